@@ -1,0 +1,62 @@
+"""What a command hands back, and how it is printed: for people, or as one JSON object."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a command: `data` for `--json`, `show` for people."""
+
+    data: dict[str, Any]
+    show: Sequence[RenderableType] = ()
+    code: int = 0
+
+
+class Command(Protocol):
+    """What every command is: a dataclass of its options, and `run`."""
+
+    @property
+    def json(self) -> bool:
+        """Whether the result goes to stdout as JSON."""
+
+    def run(self) -> Outcome:
+        """Do it; raises `ActfocusError` for what the user can put right."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Control-C, with a line that says what to do next."""
+
+
+def print_outcome(outcome: Outcome, as_json: bool) -> None:
+    """Print the result on stdout."""
+    if as_json:
+        print(json.dumps(_jsonable(outcome.data), allow_nan=False))
+        return
+    console = Console(highlight=False)
+    for part in outcome.show:
+        # Plain strings may hold a user's text: no markup in them, and paths must not be broken over lines.
+        if isinstance(part, str):
+            console.print(Text(part), soft_wrap=True)
+        else:
+            console.print(part)
+
+
+def _jsonable(value: Any) -> Any:
+    """The value in JSON's types. JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,104 @@
+"""`actfocus play ENV`: a person plays in the terminal, by the rules that hold for the model."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actfocus.envs import make_env
+from actfocus.envs.protocol import ACTION_SEPARATOR, REPLY_TAGS, TextEnv
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELP = (
+    f"Type an action, or several separated by {ACTION_SEPARATOR}, or a whole reply with its tags."
+    " hint shows what the expert would do next, help the rules, quit leaves."
+)
+
+
+def play(name: str, *, seed: int | None = None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Play one episode of `name`, made with `settings`, on the level of `seed` (random if None).
+
+    Returns:
+        `seed`, `success`, `return` (the sum of rewards so far) and `finished` (False if the player left).
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    env = make_env(name, **settings)
+    if seed is None:
+        seed = int(np.random.default_rng().integers(1_000_000))
+    env.reset(seed=seed)
+    _say(console, f"{env.rules}\n\n{HELP}\n\nThe level of seed {seed}.", style="dim")
+    total, finished = _play_episode(console, env)
+    return {"seed": seed, "success": env.success, "return": total, "finished": finished}
+
+
+def _play_episode(console: "Console", env: TextEnv) -> tuple[float, bool]:
+    """The sum of rewards, and whether the player stayed to the end."""
+    total, over, truncated = 0.0, False, False
+    _show(console, env)
+    while not over:
+        text = _ask(console)
+        match text.lower():
+            case "":
+                continue
+            case "quit":
+                _say(console, "Goodbye.")
+                return total, False
+            case "help":
+                _say(console, f"{env.rules}\n\n{HELP}", style="dim")
+                continue
+            case "hint":
+                plan = env.expert_actions()
+                _say(console, plan[0] if plan else "From here the game cannot be won.", style="cyan")
+                continue
+        _, reward, terminated, truncated, info = env.step(_as_reply(text))
+        total += reward
+        over = terminated or truncated
+        _show(console, env)
+        if info["problem"]:
+            _say(console, f"Problem: {info['problem']}", style="red")
+        played = ", ".join(info["played"]) or "nothing"
+        _say(console, f"Played: {played}. Reward {reward:.4g}, so far {total:.4g}.")
+    outcome = "Solved!" if env.success else "Not solved."
+    reason = " The budget is spent." if truncated else ""
+    _say(console, f"{outcome}{reason} Return {total:.4g}.", style="bold green" if env.success else "bold red")
+    return total, True
+
+
+def _ask(console: "Console") -> str:
+    """A line from the player; Control-C and Control-D mean quit."""
+    try:
+        return console.input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        console.print()
+        return "quit"
+
+
+def _as_reply(text: str) -> str:
+    """A bare action becomes a reply; text with a tag is taken as it is, so that the format can be tried."""
+    if any(tag in text for tag in REPLY_TAGS):
+        return text
+    return f"<think></think><answer>{text}</answer>"
+
+
+def _show(console: "Console", env: TextEnv) -> None:
+    from rich.panel import Panel
+    from rich.text import Text
+
+    turns_left = env.turns - env.turn + 1
+    title = f"turns left {turns_left}, actions left {env.actions_left}"
+    console.print(Panel.fit(Text(_printable(env.picture())), title=title, title_align="left"))
+
+
+def _say(console: "Console", message: str, *, style: str = "") -> None:
+    from rich.text import Text
+
+    # `Text` takes no markup, so that brackets in a message stay brackets.
+    console.print(Text(_printable(message), style=style))
+
+
+def _printable(text: str) -> str:
+    """`text` with all but printable characters and newlines escaped: it may carry terminal commands."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

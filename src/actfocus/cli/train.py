@@ -1,0 +1,154 @@
+"""`actfocus train`: start a run, continue one, or say what it would need."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from actfocus.cli.options import Json, optional
+from actfocus.cli.outcome import Interrupted, Outcome
+from actfocus.cli.parsing import flag_value
+from actfocus.config import Config, differences, load_config, to_toml
+from actfocus.errors import RunError
+from actfocus.report.progress import make_progress
+from actfocus.report.tables import figures_table, success_table
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent on a game, and measure its success before and after.
+
+    Without options this is the paper's setting with a tiny model on FrozenLake. A recipe is a better start:
+        actfocus train --config recipes/frozen-lake-grpo.toml
+
+    Options change single settings of it (alpha 1 and beta 0 is plain GRPO, for comparison):
+        actfocus train --config recipes/frozen-lake-grpo.toml --focus.alpha 1 --focus.beta 0
+
+    See what a run would do and need, without doing it; go on with a run that was interrupted:
+        actfocus train --env sokoban --algorithm ppo --dry-run
+        actfocus train --resume runs/NAME
+
+    The defaults below are those of the file or run that --config or --resume names, or else the paper's.
+    """
+
+    config: Annotated[Path | None, optional("FILE")] = None
+    """Settings in a TOML file; other options override it."""
+    resume: Annotated[Path | None, optional("RUN")] = None
+    """Continue this run directory from its last checkpoint, with the settings that it has."""
+    out: Annotated[Path | None, optional("DIR")] = None
+    """Run directory to create; if not given, one under runs/ that names game, algorithm, seed and time."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Print the resolved settings, the tokens in a step and an estimate of the memory, and stop."""
+    json: Json = False
+    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()  # noqa: RUF009 - frozen
+
+    def run(self) -> Outcome:
+        """Check all that can be checked without torch, then train."""
+        if self.resume is not None:
+            if self.out is not None:
+                raise RunError("--out does not go with --resume: a resumed run stays where it is")
+            check_resume(self.resume, self.settings)
+            out = self.resume
+        else:
+            out = self.out or default_out(self.settings)
+            check_new(out)
+        check_model(self.settings.model.name)
+        if self.dry_run:
+            return _dry_run(self.settings, out)
+        summary = _train(self.settings, out, resumed=self.resume is not None)
+        return Outcome(summary, [success_table(summary), *_where(out)])
+
+
+def train_defaults(args: Sequence[str]) -> Train:
+    """The defaults of the options: from --config's file, or from the run to resume, or the paper's.
+
+    It is read before the options are parsed, so that `--help` too shows the defaults that hold.
+    """
+    file, resume = flag_value(args, "--config"), flag_value(args, "--resume")
+    if file is not None:
+        return Train(settings=load_config(Path(file)))
+    if resume is not None:
+        return Train(settings=saved_config(Path(resume)))
+    return Train()
+
+
+def saved_config(run: Path) -> Config:
+    """The settings that a run directory was made with."""
+    if not run.is_dir():
+        raise RunError(f"there is no run directory {run}")
+    if not (run / "config.toml").is_file():
+        raise RunError(f"{run} is not a run directory: it has no config.toml")
+    return load_config(run / "config.toml")
+
+
+def check_resume(run: Path, config: Config) -> None:
+    """Refuse to resume a run with settings that it does not have."""
+    changed = differences(saved_config(run), config)
+    if changed:
+        raise RunError(
+            f"cannot resume {run} with changed settings: {', '.join(changed)}; "
+            "leave them as they are, or start a new run"
+        )
+
+
+def check_new(out: Path) -> None:
+    """Refuse a run directory that exists or cannot be made."""
+    if out.exists() or out.is_symlink():
+        raise RunError(f"{out} exists already; choose another --out, or go on: actfocus train --resume {out}")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise RunError(f"cannot make {out}: {parent} is not a folder")
+    if not os.access(parent, os.W_OK):
+        raise RunError(f"cannot make {out}: no permission to write in {parent}")
+
+
+def check_model(name: str) -> None:
+    """Refuse a model that does not exist, before anything slow is imported."""
+    from actfocus.models.registry import check_model_name
+
+    check_model_name(name)
+
+
+def default_out(config: Config) -> Path:
+    """`runs/<env>-<algorithm>-<focus|uniform>-<seed>-<time>`."""
+    focus = config.focus
+    uniform = focus.alpha == 1 and focus.beta == 0 and focus.other_weight in (None, 1)
+    kind = "uniform" if uniform else "focus"
+    name = f"{config.env.name}-{config.algorithm.name}-{kind}-{config.seed}-{timestamp()}"
+    return Path("runs") / name
+
+
+def timestamp() -> str:
+    """Local time, for the names of run directories."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def _train(config: Config, out: Path, *, resumed: bool) -> dict[str, Any]:
+    from actfocus.training.run import resume, train
+
+    progress = make_progress()
+    try:
+        return resume(out, progress=progress) if resumed else train(config, out, progress=progress)
+    except KeyboardInterrupt:
+        if any(out.glob("checkpoints/step_*")):
+            raise Interrupted(f"interrupted; go on with: actfocus train --resume {out}") from None
+        raise Interrupted("interrupted before the first checkpoint; there is nothing to resume") from None
+    finally:
+        progress.end()
+
+
+def _dry_run(config: Config, out: Path) -> Outcome:
+    from actfocus.training.plan import plan
+
+    figures = plan(config)
+    data = {"out": str(out), "config": config.model_dump(mode="json"), "plan": figures}
+    return Outcome(data, [f"# {out}/config.toml", to_toml(config), figures_table(figures)])
+
+
+def _where(out: Path) -> list[str]:
+    report = out / "report.html"
+    return [f"Run: {out}", *([f"Report: {report}"] if report.is_file() else [])]

@@ -1,0 +1,52 @@
+"""FrozenLake, Sokoban and Sudoku as text games on the Gymnasium API."""
+
+from typing import Any
+
+import gymnasium
+
+from actfocus.envs.protocol import Reply, TextEnv, parse_reply
+
+ENVIRONMENTS = {
+    "frozen-lake": "actfocus/FrozenLake-v0",
+    "sokoban": "actfocus/Sokoban-v0",
+    "sudoku": "actfocus/Sudoku-v0",
+}
+"""Name on the command line → Gymnasium id."""
+
+EVALUATION_SEEDS = range(0, 1_000_000)
+"""Level seeds that evaluation draws from; training and demonstrations never use them."""
+
+_ENTRY_POINTS = {
+    "frozen-lake": "actfocus.envs.frozen_lake:FrozenLake",
+    "sokoban": "actfocus.envs.sokoban:Sokoban",
+    "sudoku": "actfocus.envs.sudoku:Sudoku",
+}
+
+
+def register_environments() -> None:
+    """Make `gymnasium.make("actfocus/…-v0")` work; the games themselves load when first made.
+
+    Gymnasium's wrappers for order and time stay off: `TextEnv` has budgets and an order check of its own.
+    """
+    for name, env_id in ENVIRONMENTS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, entry_point=_ENTRY_POINTS[name], order_enforce=False)
+
+
+def make_env(name: str, **settings: Any) -> TextEnv:
+    """The environment `name` (as on the command line) with the given settings."""
+    register_environments()
+    env = gymnasium.make(ENVIRONMENTS[name], disable_env_checker=True, **settings).unwrapped
+    assert isinstance(env, TextEnv)
+    return env
+
+
+__all__ = [
+    "ENVIRONMENTS",
+    "EVALUATION_SEEDS",
+    "Reply",
+    "TextEnv",
+    "make_env",
+    "parse_reply",
+    "register_environments",
+]

@@ -1,0 +1,128 @@
+"""Evaluation: success on fixed start states that training never sees, with an interval."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actfocus.config import Config, EvaluationConfig
+from actfocus.envs import EVALUATION_SEEDS, make_env
+from actfocus.errors import ConfigError, RunError
+from actfocus.models.chat import Chat
+from actfocus.models.language_model import LanguageModel
+from actfocus.report.progress import Progress
+from actfocus.rollout.sampler import Limits, sample_episodes
+from actfocus.rollout.seeds import evaluation_starts
+from actfocus.rollout.trajectory import Trajectory
+from actfocus.training.distributed import Processes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Success rate with its 95 % interval, mean return, and share of replies with a problem."""
+
+    success: float
+    low: float
+    high: float
+    mean_return: float
+    problem_share: float
+    episodes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures; `mean_return` under the name `return`."""
+        figures = asdict(self)
+        figures["return"] = figures.pop("mean_return")
+        return figures
+
+
+def success_interval(successes_SM: Sequence[Sequence[bool]]) -> tuple[float, float, float]:
+    """Success rate and 95 % interval from M episodes in each of S start states.
+
+    Episodes of one start state resemble each other, so S · M of them say less than S · M independent ones.
+    The interval is Wilson's with the effective number of episodes: the one at which a binomial would have
+    the variance that the means of the start states show, between S and S · M.
+    """
+    means = [sum(row) / len(row) for row in successes_SM]
+    states, total = len(means), sum(len(row) for row in successes_SM)
+    rate = sum(map(sum, successes_SM)) / total
+    spread = sum((mean - rate) ** 2 for mean in means) / max(1, states - 1) / states
+    wanted = rate * (1 - rate) / spread if spread > 0 else float(states if rate in (0, 1) else total)
+    count = min(max(wanted, states), total)
+    z = 1.959963984540054
+    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    return rate, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def evaluate(
+    config: Config, settings: EvaluationConfig, policy: LanguageModel, chat: Chat, processes: Processes
+) -> Evaluation:
+    """Play every start of the fixed evaluation set once, shared among the ranks."""
+    if settings.states > len(EVALUATION_SEEDS):
+        raise ConfigError(f"evaluation.states is at most {len(EVALUATION_SEEDS)}")
+    records: list[Trajectory] = []
+    starts = processes.share(evaluation_starts(settings.states, settings.samples))
+    # In portions of the size that training samples at once, so that evaluation needs no more memory.
+    portion = config.rollout.prompts * config.rollout.group
+    for first in range(0, len(starts), portion):
+        records += sample_episodes(
+            policy,
+            chat,
+            lambda: make_env(config.env.name, **config.env.settings()),
+            starts[first : first + portion],
+            limits=Limits(config.rollout.context, config.rollout.response),
+            temperature=settings.temperature,
+        )
+    return summarise(processes.gather(records))
+
+
+def summarise(records: Sequence[Trajectory]) -> Evaluation:
+    """The figures of some episodes, grouped by start state."""
+    by_state: dict[int, list[bool]] = {}
+    for record in records:
+        by_state.setdefault(record.start.group, []).append(record.success)
+    rate, low, high = success_interval(list(by_state.values()))
+    problems = [problem is not None for record in records for problem in record.problems]
+    return Evaluation(
+        success=rate,
+        low=low,
+        high=high,
+        mean_return=math.fsum(record.total_return for record in records) / len(records),
+        problem_share=sum(problems) / max(1, len(problems)),
+        episodes=len(records),
+    )
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    states: int | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    step: int | None = None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Evaluate the newest checkpoint of a run (or that of `step`); what is None is the run's own setting.
+
+    Raises:
+        RunError: If there is no such run or no such checkpoint.
+        ConfigError: If a setting is out of range.
+    """
+    from actfocus.models.loading import load
+    from actfocus.training.checkpoint import latest_checkpoint, verify
+    from actfocus.training.run_directory import RunDirectory
+
+    directory = RunDirectory.open(run)
+    config = directory.config()
+    given = {"states": states, "samples": samples, "temperature": temperature}
+    changes = {key: value for key, value in given.items() if value is not None}
+    settings = EvaluationConfig.model_validate(config.evaluation.model_dump() | changes)
+    path = directory.checkpoints / f"step_{step}" if step is not None else latest_checkpoint(directory.checkpoints)
+    if path is None or not path.is_dir():
+        raise RunError(f"{run} has no checkpoint{f' of step {step}' if step is not None else ' yet'}")
+    found = verify(path)
+    processes = Processes()
+    policy, chat = load(config.model, path=path / "model", device=processes.device)
+    progress.note(f"evaluating step {found} on {settings.states} start states x {settings.samples} episodes")
+    return {"step": found} | evaluate(config, settings, policy, chat, processes).to_json()

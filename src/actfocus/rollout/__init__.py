@@ -1,0 +1,1 @@
+"""Rollouts: episodes sampled from the policy, recorded token by token."""

@@ -1,0 +1,204 @@
+"""Batched multi-turn sampling: many episodes at once, one forward pass per token of the longest reply.
+
+Legend: B rows, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from actfocus.envs.protocol import TextEnv, parse_reply
+from actfocus.errors import NonFiniteError
+from actfocus.focus.roles import Role, token_roles
+from actfocus.models.chat import Chat
+from actfocus.models.language_model import LanguageModel
+from actfocus.rollout.context_cache import ContextCache
+from actfocus.rollout.trajectory import Start, Trajectory
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Tokens: of a whole episode, and of one reply."""
+
+    context: int
+    response: int
+
+
+class ReadReply(NamedTuple):
+    """A reply's text, and the role of each of its tokens."""
+
+    text: str
+    roles: list[int]
+
+
+def read_reply(chat: Chat, ids: list[int]) -> ReadReply:
+    """Decode a reply and lay the parsed spans on the tokens that wrote them."""
+    text, offsets = chat.decode(ids)
+    reply = parse_reply(text)
+    found = [(reply.reasoning, Role.REASONING), (reply.action, Role.ACTION)]
+    spans = [(*span, role) for span, role in found if span is not None]
+    return ReadReply(text, token_roles(ids, offsets, spans, [True] * len(ids)).tolist())
+
+
+class Episode:
+    """One running episode: its environment, its record, and the reply being written."""
+
+    def __init__(self, env: TextEnv, chat: Chat, start: Start, limits: Limits) -> None:
+        self._env, self._chat, self._limits = env, chat, limits
+        observation, _ = env.reset(seed=start.level_seed, options={"chance_seed": start.chance_seed})
+        self._uniform = np.random.default_rng(start.sampling_seed)
+        self.record = Trajectory(start)
+        self.reply: list[int] = []
+        self._logprobs: list[float] = []
+        self._turn = 0
+        self.pending = chat.opening(env.system_prompt, observation)
+        """Context that the model has not read yet."""
+        self.record.add_context(self.pending, turn=0)
+        self._open_reply()
+
+    def _open_reply(self) -> None:
+        self.reply, self._logprobs = [], []
+        room = self._limits.context - len(self.record.ids)
+        self._room = min(self._limits.response, room)
+        self.writing = self._room > 0
+        if not self.writing:
+            self.record.ended = "context"
+
+    def draw(self) -> float:
+        """The uniform number in [0, 1) for the next token: a row's luck does not depend on other rows."""
+        return float(self._uniform.random())
+
+    def write(self, token: int, logprob: float) -> None:
+        """Take the sampled token; `writing` turns false where the reply ends."""
+        self.reply.append(token)
+        self._logprobs.append(logprob)
+        self.writing = token not in self._chat.end_ids and len(self.reply) < self._room
+
+    def play(self) -> None:
+        """Lay roles on the finished reply, play it, and append the observation as context."""
+        text, roles = read_reply(self._chat, self.reply)
+        self.record.add_reply(self.reply, roles, self._logprobs, self._turn)
+        observation, reward, terminated, truncated, info = self._env.step(text)
+        self.record.rewards.append(float(reward))
+        self.record.problems.append(info["problem"])
+        self.record.success = bool(info["success"])
+        if terminated or truncated:
+            self.record.ended = "terminated" if terminated else "truncated"
+            return
+        self._turn += 1
+        self.pending = self._chat.next_turn(observation, reply_ended=self.reply[-1] in self._chat.end_ids)
+        # An observation that leaves no room for an answer is of no use to anyone.
+        if len(self.record.ids) + len(self.pending) >= self._limits.context:
+            self.record.ended = "context"
+            return
+        self.record.add_context(self.pending, self._turn)
+        self._open_reply()
+
+
+@torch.no_grad()
+def sample_episodes(
+    model: LanguageModel,
+    chat: Chat,
+    make_env: Callable[[], TextEnv],
+    starts: Sequence[Start],
+    *,
+    limits: Limits,
+    temperature: float = 1.0,
+) -> list[Trajectory]:
+    """Play one episode per start, all of them side by side.
+
+    The cache is kept across turns, and each distinct opening prompt is computed once.
+
+    Args:
+        model: The policy.
+        chat: Its tokenizer and template.
+        make_env: Makes one environment; called once per start.
+        starts: Level and seeds of each episode.
+        limits: Token budgets; a reply that reaches its limit is cut and played as it stands.
+        temperature: Divides the logits that are sampled from; 0 takes the likeliest token. Recorded
+            log-probabilities are always those at temperature 1.
+
+    Returns:
+        The records, in the order of `starts`.
+
+    Raises:
+        NonFiniteError: If the model's distribution holds NaN or infinity.
+    """
+    episodes = [Episode(make_env(), chat, start, limits) for start in starts]
+    active = [episode for episode in episodes if episode.writing]
+    with model.autocast():
+        cache, hidden_BD = _read_openings(model, active)
+        while active:
+            unread = _write_replies(model, cache, active, hidden_BD, temperature)
+            for episode in active:
+                episode.play()
+            going_on = [row for row, episode in enumerate(active) if not episode.record.ended]
+            active = [active[row] for row in going_on]
+            if active:
+                cache.select(going_on)
+                cache.close_gaps()
+                blocks = [unread[row] + episode.pending for row, episode in zip(going_on, active, strict=True)]
+                hidden_BD = cache.append(blocks)
+    return [episode.record for episode in episodes]
+
+
+def _read_openings(model: LanguageModel, episodes: Sequence[Episode]) -> tuple[ContextCache, torch.Tensor]:
+    openings = [tuple(episode.pending) for episode in episodes]
+    distinct = list(dict.fromkeys(openings))
+    cache = ContextCache(model, len(distinct))
+    if not distinct:
+        return cache, torch.empty(0)
+    hidden_PD = cache.append(distinct)
+    row_of = {opening: row for row, opening in enumerate(distinct)}
+    rows = [row_of[opening] for opening in openings]
+    cache.select(rows)
+    return cache, hidden_PD[rows]
+
+
+def _write_replies(
+    model: LanguageModel,
+    cache: ContextCache,
+    episodes: Sequence[Episode],
+    hidden_BD: torch.Tensor,
+    temperature: float,
+) -> list[list[int]]:
+    """Sample one reply per row; rows that have finished pause until the last one has.
+
+    Returns:
+        Per row the sampled ids that the cache has not read yet: those of the last round.
+    """
+    while True:
+        writing = [row for row, episode in enumerate(episodes) if episode.writing]
+        uniform = torch.tensor([episodes[row].draw() for row in writing], device=hidden_BD.device)
+        tokens, logprobs = draw_tokens(model.head(hidden_BD[writing]), uniform, temperature)
+        blocks: list[list[int]] = [[] for _ in episodes]
+        for row, token, logprob in zip(writing, tokens.tolist(), logprobs.tolist(), strict=True):
+            episodes[row].write(token, logprob)
+            blocks[row] = [token]
+        if not any(episode.writing for episode in episodes):
+            return blocks
+        hidden_BD = cache.append(blocks)
+
+
+def draw_tokens(
+    logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token per row by inverting the cumulative distribution at `uniform_B` in [0, 1).
+
+    Returns:
+        Token ids [B], and their log-probabilities [B] at temperature 1.
+    """
+    logprobs_BV = logits_BV.float().log_softmax(-1)
+    if not logprobs_BV.isfinite().any(-1).all() or logprobs_BV.isnan().any():
+        raise NonFiniteError("the policy's distribution is not finite while sampling: its weights are broken")
+    if temperature == 0:
+        tokens_B1 = logprobs_BV.argmax(-1, keepdim=True)
+    else:
+        cumulative_BV = (logprobs_BV / temperature).softmax(-1).cumsum(-1)
+        point_B1 = uniform_B[:, None].to(cumulative_BV) * cumulative_BV[:, -1:]
+        # right=True: the first token whose cumulative probability exceeds the point, so never one of p = 0.
+        tokens_B1 = torch.searchsorted(cumulative_BV, point_B1, right=True).clamp(max=logits_BV.shape[-1] - 1)
+    return tokens_B1.squeeze(-1), logprobs_BV.gather(-1, tokens_B1).squeeze(-1)

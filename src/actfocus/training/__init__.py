@@ -1,0 +1,1 @@
+"""Training: the loop, its updates, checkpoints, and the warm start."""

@@ -1,0 +1,187 @@
+"""Checkpoints: safetensors and JSON, written aside, verified, renamed; the old one goes last.
+
+    step_N/model/              the policy as a Hugging Face folder (LoRA: the adapters), with its tokenizer
+    step_N/critic.safetensors  PPO only: the trained parameters of the critic
+    step_N/optimizer.safetensors
+    step_N/manifest.json       the step, and the SHA-256 of every file
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from actfocus.errors import RunError
+from actfocus.models.chat import Chat
+from actfocus.models.critic import Critic
+from actfocus.models.language_model import LanguageModel
+from actfocus.training.run_directory import fsync_folder
+
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    *,
+    policy: LanguageModel,
+    chat: Chat,
+    critic: Critic | None,
+    optimizer: torch.optim.Optimizer,
+) -> Path:
+    """Save the state after `step` under `folder`; older checkpoints go once the new one has verified.
+
+    Raises:
+        OSError: If the disk is full; what was saved before is untouched.
+    """
+    final, aside = folder / f"step_{step}", folder / f".step_{step}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        policy.model.save_pretrained(aside / "model")  # type: ignore[operator]
+        chat.tokenizer.save_pretrained(aside / "model")
+        # Under adapters the policy's own parameters are saved by name, as the optimiser sees them.
+        if critic is not None:
+            save_file(_trained(critic), aside / "critic.safetensors")
+        save_file(_optimizer_tensors(optimizer), aside / "optimizer.safetensors")
+        _write_manifest(aside, step)
+        verify(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if final.exists():  # left by a run that was killed between the rename and the next step
+        shutil.rmtree(final)
+    os.replace(aside, final)
+    fsync_folder(folder)
+    for old in _checkpoints(folder):
+        if old != final:
+            shutil.rmtree(old)
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that verifies, None if there is none at all.
+
+    Raises:
+        RunError: If there are checkpoints but all of them are damaged.
+    """
+    problems = []
+    for path in reversed(_checkpoints(folder)):
+        try:
+            verify(path)
+            return path
+        except RunError as error:
+            problems.append(str(error))
+    if problems:
+        raise RunError(f"no checkpoint can be used: {'; '.join(problems)}")
+    return None
+
+
+def verify(path: Path) -> int:
+    """Check every file against the manifest; returns the step. Raises `RunError` naming the bad file."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        step, files = int(manifest["step"]), dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"the manifest of {path} cannot be read: {error}") from None
+    for name, expected in files.items():
+        file = path / name
+        if not file.is_file():
+            raise RunError(f"{file} is missing")
+        if _sha256(file) != expected:
+            raise RunError(f"{file} is damaged: its SHA-256 is not that of the manifest")
+    return step
+
+
+def load_state(
+    path: Path, *, critic: Critic | None, optimizer: torch.optim.Optimizer
+) -> None:
+    """Load critic and optimiser from a checkpoint; the policy is loaded by its own folder."""
+    if critic is not None:
+        _load_trained(critic, load_file(path / "critic.safetensors"))
+    _load_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
+
+
+def load_policy(path: Path, policy: LanguageModel) -> None:
+    """Load the policy's weights, or its adapters, into a model of the same shape."""
+    folder = path / "model"
+    if policy.has_adapters:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(policy.model, load_file(folder / "adapter_model.safetensors"))
+        return
+    weights: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        weights |= load_file(file)
+    # Tied weights are saved once: what is missing must share its storage with something that is there.
+    missing, unexpected = policy.causal_lm.load_state_dict(weights, strict=False)
+    tied = set(getattr(policy.causal_lm, "_tied_weights_keys", None) or [])
+    if unexpected or set(missing) - tied:
+        raise RunError(f"{folder} does not fit the model: missing {missing}, unexpected {unexpected}")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def _write_manifest(folder: Path, step: int) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    manifest: dict[str, Any] = {
+        "step": step,
+        "files": {str(path.relative_to(folder)): _sha256(path) for path in files},
+    }
+    with (folder / MANIFEST).open("w") as file:
+        json.dump(manifest, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    for path in {path.parent for path in files} | {folder}:
+        fsync_folder(path)
+
+
+def _trained(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {n: p.detach().contiguous() for n, p in module.named_parameters() if p.requires_grad}
+
+
+def _load_trained(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(tensors[name])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Sequence[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Adam's averages and step counts by position: `7.exp_avg` belongs to the eighth parameter."""
+    return {
+        f"{position}.{name}": tensor.detach().contiguous()
+        for position, parameter in enumerate(_parameters(optimizer))
+        for name, tensor in optimizer.state[parameter].items()
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    parameters = _parameters(optimizer)
+    for key, tensor in tensors.items():
+        position, name = key.split(".", 1)
+        parameter = parameters[int(position)]
+        # Adam keeps its step count on the CPU.
+        optimizer.state[parameter][name] = tensor if name == "step" else tensor.to(parameter.device)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,31 @@
+"""The policy that a run starts from, which is also its reference."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from actfocus.config import EnvConfig, ModelConfig
+from actfocus.models import registry
+from actfocus.models.chat import Chat
+from actfocus.models.language_model import LanguageModel
+from actfocus.models.loading import load
+from actfocus.report.progress import Progress
+from actfocus.training.warmstart import warm_tiny
+
+
+def load_initial(
+    model: ModelConfig, env: EnvConfig, *, device: str | torch.device = "cpu", progress: Progress
+) -> tuple[LanguageModel, Chat]:
+    """Load the model by name; `tiny` is the one warm-started for the environment."""
+    path: Path | None = warm_tiny(env, progress=progress) if model.name == registry.TINY else None
+    return load(model, path=path, device=device)
+
+
+def weights_digest(policy: LanguageModel) -> str:
+    """SHA-256 of all weights: two models with the same digest are the same model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

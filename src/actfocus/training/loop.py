@@ -1,0 +1,189 @@
+"""The training loop: rollout → advantage → weight → loss → update, once per step.
+
+Legend: B trajectories, T tokens.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from actfocus.algorithms import Algorithm
+from actfocus.config import Config
+from actfocus.envs import make_env
+from actfocus.errors import NonFiniteError
+from actfocus.focus import Role, token_weights
+from actfocus.models.chat import Chat
+from actfocus.models.language_model import LanguageModel
+from actfocus.rollout.batch import Batch, collate, keep_varied_groups
+from actfocus.rollout.sampler import Limits, sample_episodes
+from actfocus.rollout.seeds import training_starts
+from actfocus.rollout.trajectory import Trajectory
+from actfocus.training.distributed import Processes
+from actfocus.training.scoring import Scorer
+from actfocus.training.update import Updater
+
+
+class Stopwatch:
+    """Seconds spent in each part of a step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = time.perf_counter() - start
+
+
+class Step:
+    """What one step leaves behind, also when it breaks off half-way."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.episodes: list[Trajectory] = []
+        self.kept: list[Trajectory] = []
+        self.batch: Batch | None = None
+        self.metrics: dict[str, Any] = {}
+        self.watch = Stopwatch()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every episode with all that is known of its tokens, for `episodes/`."""
+        row_of = {id(trajectory): row for row, trajectory in enumerate(self.kept)}
+        for trajectory in self.episodes:
+            record = trajectory.to_json() | {"return": trajectory.total_return}
+            if self.batch is not None and id(trajectory) in row_of:
+                record |= self._figures(row_of[id(trajectory)], len(trajectory.ids))
+            yield record
+
+    def _figures(self, row: int, length: int) -> dict[str, list[float]]:
+        names = ["old_logprobs", "ref_logprobs", "signal", "values", "advantages", "weights"]
+        tensors = {name: getattr(self.batch, f"{name}_BT") for name in names}
+        return {name: t[row, :length].tolist() for name, t in tensors.items() if t is not None}
+
+
+class Loop:
+    """Runs single steps; knows nothing of files, checkpoints or how many steps there are."""
+
+    def __init__(
+        self,
+        config: Config,
+        processes: Processes,
+        policy: LanguageModel,
+        chat: Chat,
+        algorithm: Algorithm,
+        scorer: Scorer,
+        updater: Updater,
+    ) -> None:
+        self._config, self._processes = config, processes
+        self._policy, self._chat = policy, chat
+        self._algorithm, self._scorer, self._updater = algorithm, scorer, updater
+
+    def run(self, step: Step) -> None:
+        """One step, recorded in `step` as far as it comes.
+
+        Raises:
+            NonFiniteError: If a reward, log-probability, value, signal, loss or gradient is not finite;
+                nothing has been updated then.
+        """
+        with step.watch("rollout"):
+            step.episodes = self._rollout(step.number)
+            step.kept = keep_varied_groups(step.episodes, self._config.kept_groups)
+            step.batch = collate(step.kept, self._processes.device)
+        with step.watch("score"):
+            self._scorer.score(step.batch)
+            _require_finite(step.batch)
+        step.batch.advantages_BT = self._algorithm.advantages(step.batch)
+        step.batch.weights_BT = self._weights(step.batch)
+        with step.watch("update"):
+            updates = self._updater.update(step.batch, step.number)
+        step.metrics = rollout_metrics(step.episodes) | batch_metrics(step.batch) | updates
+
+    def _rollout(self, step: int) -> list[Trajectory]:
+        settings, env = self._config.rollout, self._config.env
+        starts = training_starts(self._config.seed, step, settings.prompts, settings.group)
+        # Whole groups go to one rank: their first prompt is computed once.
+        groups = [starts[i : i + settings.group] for i in range(0, len(starts), settings.group)]
+        own = [start for group in self._processes.share(groups) for start in group]
+        records = sample_episodes(
+            self._policy,
+            self._chat,
+            lambda: make_env(env.name, **env.settings()),
+            own,
+            limits=Limits(settings.context, settings.response),
+        )
+        return sorted(self._processes.gather(records), key=lambda record: record.start)
+
+    def _weights(self, batch: Batch) -> torch.Tensor:
+        focus = self._config.focus
+        return token_weights(
+            batch.roles_BT,
+            batch.signal_BT,
+            alpha=focus.alpha,
+            beta=focus.beta,
+            other_weight=focus.other_weight,
+        )
+
+
+def _require_finite(batch: Batch) -> None:
+    """Refuse figures that would poison every weight of the model."""
+    sampled_BT = batch.sampled_BT
+    figures = {
+        "rewards": batch.returns_B,
+        "the policy's log-probabilities": batch.old_logprobs_BT,
+        "the reference's log-probabilities": batch.ref_logprobs_BT,
+        "the critic's values": batch.values_BT,
+    }
+    for name, tensor in figures.items():
+        if tensor is None:
+            continue
+        chosen = tensor[sampled_BT] if tensor.dim() == 2 else tensor
+        if not chosen.isfinite().all():
+            raise NonFiniteError(f"{name} not finite")
+    is_action_BT = batch.roles_BT == Role.ACTION
+    if batch.signal_BT is not None and not batch.signal_BT[is_action_BT].isfinite().all():
+        raise NonFiniteError("the signal of action tokens not finite")
+
+
+def rollout_metrics(episodes: Sequence[Trajectory]) -> dict[str, float]:
+    """Figures of all episodes of a step, kept or not."""
+    returns = torch.tensor([episode.total_return for episode in episodes], dtype=torch.float64)
+    problems = [problem is not None for episode in episodes for problem in episode.problems]
+    roles = torch.tensor([role for episode in episodes for role in episode.roles], dtype=torch.int8)
+    sampled = int((roles != Role.CONTEXT).sum())
+    return {
+        "return": float(returns.mean()),
+        "return_std": float(returns.std(correction=0)),
+        "success": sum(episode.success for episode in episodes) / len(episodes),
+        "turns": sum(len(episode.rewards) for episode in episodes) / len(episodes),
+        "problem_share": sum(problems) / max(1, len(problems)),
+        "tokens": len(roles),
+        "sampled_tokens": sampled,
+        "reply_tokens": sampled / max(1, len(problems)),
+        "reasoning_share": int((roles == Role.REASONING).sum()) / max(1, sampled),
+        "action_share": int((roles == Role.ACTION).sum()) / max(1, sampled),
+        "cut_by_context": sum(episode.ended == "context" for episode in episodes),
+    }
+
+
+def batch_metrics(batch: Batch) -> dict[str, float]:
+    """Figures of the trajectories that the step trains on."""
+    sampled_BT = batch.sampled_BT
+    assert batch.old_logprobs_BT is not None and batch.weights_BT is not None
+    assert batch.advantages_BT is not None
+    difference = (batch.old_logprobs_BT - batch.sampler_logprobs_BT)[sampled_BT].abs()
+    actions_N = batch.weights_BT[batch.roles_BT == Role.ACTION]
+    metrics = {
+        "trained_episodes": float(len(batch)),
+        "trained_return_std": float(batch.returns_B.double().std(correction=0)),
+        "sampler_trainer_difference": float(difference.max()) if len(difference) else 0.0,
+        "action_weight": float(actions_N.double().mean()) if len(actions_N) else 0.0,
+    }
+    if batch.signal_BT is not None and len(actions_N):
+        metrics["action_signal"] = float(batch.signal_BT[batch.roles_BT == Role.ACTION].double().mean())
+    return metrics

@@ -1,0 +1,233 @@
+"""A whole run: start or resume, steps, evaluations, checkpoints, and what is left on disk at the end."""
+
+import dataclasses
+import json
+import os
+import platform
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actfocus.algorithms import ALGORITHMS
+from actfocus.config import Config
+from actfocus.errors import NonFiniteError, RunError
+from actfocus.evaluation import evaluate
+from actfocus.models.critic import Critic
+from actfocus.models.reference import make_reference
+from actfocus.report.curve import draw_learning_curve
+from actfocus.report.progress import Progress
+from actfocus.training.checkpoint import latest_checkpoint, load_policy, load_state, save_checkpoint, verify
+from actfocus.training.distributed import Processes
+from actfocus.training.initial import load_initial, weights_digest
+from actfocus.training.loop import Loop, Step
+from actfocus.training.run_directory import RunDirectory, write_whole
+from actfocus.training.scoring import Scorer
+from actfocus.training.update import Updater
+
+
+def train(config: Config, out: Path, *, progress: Progress) -> dict[str, Any]:
+    """Train a new run at `out`; returns its summary (see `summarise_run`).
+
+    Raises:
+        RunError: If `out` exists.
+        ModelError: If the model cannot be loaded.
+        NonFiniteError: If training breaks; the offending batch is in `failed/`.
+    """
+    processes = Processes()
+    run = RunDirectory.create(out, config) if processes.is_main else RunDirectory(out)
+    processes.wait()
+    return Run(config, run, processes, progress).go(start=0)
+
+
+def resume(path: Path, *, progress: Progress, changes: Config | None = None) -> dict[str, Any]:
+    """Continue a run from its newest checkpoint, bit for bit; returns its summary.
+
+    Raises:
+        RunError: If there is no run, its configuration was changed, its checkpoints are damaged, or its
+            initial model is not the one it was started with.
+    """
+    processes = Processes()
+    run = RunDirectory.open(path)
+    config = run.config()
+    if changes is not None:
+        run.refuse_changes(changes)
+    if processes.is_main:
+        run.lock()
+    checkpoint = latest_checkpoint(run.checkpoints)
+    start = verify(checkpoint) if checkpoint is not None else 0
+    whole = Run(config, run, processes, progress)
+    if checkpoint is not None:
+        progress.note(f"resuming after step {start}")
+        load_policy(checkpoint, whole.policy)
+        load_state(checkpoint, critic=whole.critic, optimizer=whole.updater.optimizer)
+    if processes.is_main:
+        # Without a checkpoint the run starts over, the first evaluation included.
+        run.rewind(start if checkpoint is not None else -1)
+    processes.wait()
+    return whole.go(start=start)
+
+
+class Run:
+    """All parts of a run, put together; `go` drives them."""
+
+    def __init__(self, config: Config, run: RunDirectory, processes: Processes, progress: Progress) -> None:
+        # The same machine, versions, config and seed must give the same bits, also on a GPU.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        self.config, self.directory, self.processes, self.progress = config, run, processes, progress
+        self.policy, self.chat = self._load_policy()
+        self._pin_environment()
+        reference = make_reference(self.policy) if config.needs_reference else None
+        algorithm = ALGORITHMS[config.algorithm.name](config.algorithm)
+        self.critic = Critic(self.policy) if algorithm.uses_critic else None
+        self.updater = Updater(config, processes, algorithm, self.policy, self.critic)
+        scorer = Scorer(config, processes, self.policy, self.critic, reference)
+        self.loop = Loop(config, processes, self.policy, self.chat, algorithm, scorer, self.updater)
+
+    def go(self, start: int) -> dict[str, Any]:
+        """Run the steps after `start`; returns the summary."""
+        config, began = self.config, time.perf_counter()
+        if start == 0 and not self.directory.lines():
+            self._record(0, self._evaluate(), {})
+        self.progress.begin(f"training {config.env.name} with {config.algorithm.name}", config.steps - start)
+        for number in range(start + 1, config.steps + 1):
+            self._one_step(number)
+        self.progress.end()
+        if config.steps == 0 and self.processes.is_main:
+            self._save(0)
+        if self.processes.is_main:
+            draw_learning_curve(self.directory)
+        return summarise_run(self.directory) | {"seconds": time.perf_counter() - began}
+
+    def _one_step(self, number: int) -> None:
+        config, step, began = self.config, Step(number), time.perf_counter()
+        try:
+            self.loop.run(step)
+        except NonFiniteError as error:
+            raise self._give_up(step, error) from error
+        is_last = number == config.steps
+        metrics = dict(step.metrics)
+        if is_last or number % config.evaluation.every == 0:
+            with step.watch("evaluation"):
+                metrics |= self._evaluate()
+        if not self.processes.is_main:
+            return
+        every = config.save_episodes_every
+        if every and (is_last or number % every == 0):
+            self.directory.write_episodes("episodes", number, step.records())
+        seconds = time.perf_counter() - began
+        self._record(number, metrics, step.watch.seconds | {"step": seconds})
+        if is_last or number % config.checkpoint_every == 0:
+            self._save(number)
+        self.progress.advance({"step": number, "seconds": seconds} | _shown(metrics))
+
+    def _evaluate(self) -> dict[str, Any]:
+        self.progress.note("evaluating")
+        result = evaluate(self.config, self.config.evaluation, self.policy, self.chat, self.processes)
+        self.progress.note(f"success {result.success:.1%} [{result.low:.1%}, {result.high:.1%}]")
+        return {"evaluation": result.to_json()}
+
+    def _record(self, number: int, metrics: dict[str, Any], seconds: dict[str, float]) -> None:
+        if not self.processes.is_main:
+            return
+        memory: dict[str, float] = {"peak_memory_bytes": float(_peak_memory())}
+        self.directory.append("metrics.jsonl", {"step": number} | metrics)
+        self.directory.append("timing.jsonl", {"step": number, "seconds": seconds} | memory)
+
+    def _save(self, number: int) -> None:
+        save_checkpoint(
+            self.directory.checkpoints,
+            number,
+            policy=self.policy,
+            chat=self.chat,
+            critic=self.critic,
+            optimizer=self.updater.optimizer,
+        )
+
+    def _give_up(self, step: Step, error: NonFiniteError) -> NonFiniteError:
+        """Write the offending batch, and say what is left and what to do."""
+        where = "nothing was sampled"
+        if self.processes.is_main and step.episodes:
+            where = f"its batch is in {self.directory.write_episodes('failed', step.number, step.records())}"
+        kept = latest_checkpoint(self.directory.checkpoints)
+        last = f"the last healthy checkpoint is {kept}" if kept else "there is no checkpoint yet"
+        return NonFiniteError(
+            f"step {step.number} stopped before the update: {error}; {where}; {last}. Start a new run with a"
+            " lower optimizer.lr"
+        )
+
+    def _load_policy(self) -> tuple[Any, Any]:
+        config = self.config
+        if not self.processes.is_main:
+            self.processes.wait()  # the main process may have to build `tiny` first
+        loaded = load_initial(
+            config.model, config.env, device=self.processes.device, progress=self.progress
+        )
+        if self.processes.is_main:
+            self.processes.wait()
+        return loaded
+
+    def _pin_environment(self) -> None:
+        """Remember what the bits depend on besides the config; refuse to resume from another model."""
+        if not self.processes.is_main:
+            return
+        path = self.directory.path / "environment.json"
+        found = _environment(self.processes) | {"initial_weights": weights_digest(self.policy)}
+        if not path.exists():
+            write_whole(path, json.dumps(found, indent=2).encode())
+            return
+        before = json.loads(path.read_text())
+        if before["initial_weights"] != found["initial_weights"]:
+            raise RunError(
+                f"the model {self.config.model.name} is no longer the one that {self.directory.path} was"
+                " started from: its reference is lost, so the run cannot be continued"
+            )
+        changed = [key for key in found if before.get(key) != found[key]]
+        if changed:
+            self.progress.note(f"warning: {', '.join(changed)} changed: the run goes on, with other bits")
+
+
+def summarise_run(run: RunDirectory) -> dict[str, Any]:
+    """The evaluations of a run, and what became of it: all JSON."""
+    lines = run.lines()
+    evaluations = [{"step": line["step"]} | line["evaluation"] for line in lines if "evaluation" in line]
+    return {
+        "run": str(run.path),
+        "steps": lines[-1]["step"] if lines else 0,
+        "evaluations": evaluations,
+        "final_success": evaluations[-1]["success"] if evaluations else None,
+        "peak_success": max((e["success"] for e in evaluations), default=None),
+    }
+
+
+def _shown(metrics: dict[str, Any]) -> dict[str, float]:
+    names = {"return": "return", "success": "success", "policy_loss": "loss"}
+    return {shown: metrics[name] for name, shown in names.items() if name in metrics}
+
+
+def _environment(processes: Processes) -> dict[str, Any]:
+    import numpy
+    import transformers
+
+    import actfocus
+
+    return {
+        "actfocus": actfocus.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": numpy.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": processes.count,
+    }
+
+
+def _peak_memory() -> int:
+    """Largest resident memory of this process so far, or of its GPU, in bytes."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,150 @@
+"""The run directory: what a run leaves behind, and how it is written so that nothing saved is ever lost.
+
+    config.toml            the resolved configuration
+    environment.json       versions, machine, threads; digest of the initial weights
+    metrics.jsonl          one line a step, of figures that config and seed decide: equal in equal runs
+    timing.jsonl           one line a step, of seconds and bytes
+    episodes/              every episode of a step, token by token
+    checkpoints/step_N/    the newest state that verified
+    failed/                the batch at which a run stopped
+"""
+
+import fcntl
+import gzip
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from actfocus.config import Config, differences, load_toml, to_toml
+from actfocus.errors import RunError
+
+SCHEMA = 1
+"""Version of the lines in `metrics.jsonl`, `timing.jsonl` and `episodes/`."""
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file aside and rename it into place: it is there whole or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+class RunDirectory:
+    """One run's files. Made by `create` or `open`; holds a lock while the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._lock: TextIO | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "RunDirectory":
+        """A new run. Raises `RunError` if anything is there already."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise RunError(
+                f"{path} exists already and is never overwritten: choose another --out, or continue it with"
+                f" `actfocus train --resume {path}`"
+            ) from None
+        run = cls(path)
+        run.lock()
+        run.checkpoints.mkdir()
+        write_whole(path / "config.toml", to_toml(config).encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """An existing run. Raises `RunError` if there is none."""
+        if not (path / "config.toml").is_file():
+            raise RunError(f"{path} is not a run: it holds no config.toml")
+        return cls(path)
+
+    def lock(self) -> None:
+        """Claim the run for this process, until it ends. Raises `RunError` if another one has it."""
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{self.path} is being trained by another process") from None
+
+    def config(self) -> Config:
+        """The configuration that the run was started with."""
+        path = self.path / "config.toml"
+        try:
+            return Config.model_validate(load_toml(path))
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}") from None
+
+    def refuse_changes(self, config: Config) -> None:
+        """Raise `RunError` naming every key in which `config` differs from the run's own."""
+        changed = differences(self.config(), config)
+        if changed:
+            raise RunError(
+                f"{self.path} was started with other values of {', '.join(changed)}: resume it unchanged, or"
+                " start a new run"
+            )
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """Append one line to `metrics.jsonl` or `timing.jsonl`."""
+        line = json.dumps({"schema": SCHEMA} | record, allow_nan=False)
+        with (self.path / name).open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def lines(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """The lines of a file; a last line that a kill cut short is left out."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        *whole, _cut = path.read_text().split("\n")
+        try:
+            return [json.loads(line) for line in whole]
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path} is damaged: {error}") from None
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`: the steps after the checkpoint are run again, to the same bits."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            if (self.path / name).exists():
+                kept = [line for line in self.lines(name) if line["step"] <= step]
+                text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+                write_whole(self.path / name, text.encode())
+
+    def write_episodes(self, folder: str, step: int, records: Iterable[dict[str, Any]]) -> Path:
+        """Write `FOLDER/step_N.jsonl.gz`, one episode a line; equal episodes give equal bytes."""
+        path = self.path / folder / f"step_{step}.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        text = "".join(json.dumps({"schema": SCHEMA} | _finite(record)) + "\n" for record in records)
+        write_whole(path, gzip.compress(text.encode(), compresslevel=6, mtime=0))
+        return path
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: it is written as null, so that any reader can read the file."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,96 @@
+"""The passes before the first update: what policy, critic and reference say of the sampled tokens.
+
+Legend: B trajectories, T tokens, N chosen tokens, F figures per token.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from actfocus.config import Config
+from actfocus.focus import Role, TokenScores, token_nll, token_shift
+from actfocus.models.critic import Critic
+from actfocus.models.language_model import LanguageModel
+from actfocus.models.reference import Reference
+from actfocus.rollout.batch import Batch
+from actfocus.training.distributed import Processes
+
+Pass = Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]
+"""(ids [B, T], chosen [B, T]) → F tensors [N], the figures of the chosen tokens in row-major order."""
+
+
+def micro_batches(batch: Batch, rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Split rows into micro-batches of alike length, longest first: little padding, early out-of-memory."""
+    ordered = sorted(rows, key=lambda row: -int(batch.lengths_B[row]))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+class Scorer:
+    """Fills `old_logprobs_BT`, `values_BT`, `ref_logprobs_BT` and `signal_BT` of a batch.
+
+    Each rank scores its share of the rows and the shares are added up, so that afterwards every rank holds
+    the whole batch: all statistics over it are global without further ado.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        processes: Processes,
+        policy: LanguageModel,
+        critic: Critic | None,
+        reference: Reference | None,
+    ) -> None:
+        self._config, self._processes = config, processes
+        self._policy, self._critic, self._reference = policy, critic, reference
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> None:
+        """Run every pass that the configuration needs, each once."""
+        policy = self._pass(batch, batch.sampled_BT, self._policy.token_scores)
+        batch.old_logprobs_BT = TokenScores(*policy).logprobs
+        if self._critic is not None:
+            critic = self._critic
+            values = self._pass(batch, batch.sampled_BT, lambda ids, chosen: (critic(ids, chosen),))
+            batch.values_BT = values[0]
+        reference = self._score_reference(batch) if self._reference is not None else None
+        if self._config.focus.beta > 0:
+            batch.signal_BT = self._signal(batch.old_logprobs_BT, reference)
+
+    def _score_reference(self, batch: Batch) -> TokenScores:
+        """The one pass that KL and signal share; without KL the head sees the action tokens alone."""
+        assert self._reference is not None
+        needs_kl = self._config.algorithm.kl_coefficient > 0
+        chosen_BT = batch.sampled_BT if needs_kl else batch.roles_BT == Role.ACTION
+        scores = TokenScores(*self._pass(batch, chosen_BT, self._reference.token_scores))
+        if needs_kl:
+            batch.ref_logprobs_BT = scores.logprobs
+        return scores
+
+    def _signal(self, old_logprobs_BT: torch.Tensor, reference: TokenScores | None) -> torch.Tensor:
+        """The raw score of each token; right at action tokens, of no meaning elsewhere."""
+        signal = self._config.focus.signal
+        if signal == "nll":
+            return token_nll(old_logprobs_BT)
+        assert reference is not None, f"the signal {signal} needs the reference"
+        if signal == "energy":
+            return reference.energy
+        if signal == "entropy":
+            return reference.entropy
+        return token_shift(old_logprobs_BT, reference.logprobs)
+
+    def _pass(self, batch: Batch, chosen_BT: torch.Tensor, run: Pass) -> torch.Tensor:
+        """Figures [F, B, T] of the chosen tokens, 0 elsewhere, from one pass over all rows."""
+        figures_FBT = torch.zeros(0)
+        own_rows = self._processes.share(range(len(batch)))
+        for rows in micro_batches(batch, own_rows, self._config.optimizer.micro_batch):
+            part = batch.rows(rows)
+            longest = part.ids_BT.shape[1]
+            chosen_bt = chosen_BT[rows, :longest]
+            figures_FN = torch.stack([*run(part.ids_BT, chosen_bt)])
+            if not len(figures_FBT):
+                figures_FBT = figures_FN.new_zeros(len(figures_FN), *chosen_BT.shape)
+            figures_Fbt = figures_FN.new_zeros(len(figures_FN), *chosen_bt.shape)
+            figures_Fbt[:, chosen_bt] = figures_FN
+            figures_FBT[:, rows, :longest] = figures_Fbt
+        return self._processes.sum(figures_FBT)

@@ -1,0 +1,221 @@
+"""The check must pass good environments and catch broken ones; each one here breaks one promise."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actfocus.envs import check, fuzz
+from actfocus.envs.check import EnvironmentReport, check_environment
+from actfocus.envs.frozen_lake import FrozenLake
+from actfocus.envs.protocol import FORMAT_PENALTY, REPLY_TAGS, Reply, parse_reply
+
+SEEDS, FUZZ = 12, 1000
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child processes of the check must find this module too."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves starting Python twice where other processes are not the point."""
+
+    def check_here(name: str, seeds: int, problems: list[str]) -> dict[str, Any]:
+        return {"digest": check.episodes_digest(name, seeds)}
+
+    monkeypatch.setattr(check, "_check_reproducible", check_here)
+
+
+def problems_of(broken: type[FrozenLake]) -> str:
+    report = check_environment(f"{__name__}:{broken.__name__}", seeds=SEEDS, fuzz=FUZZ)
+    assert not report.ok
+    return "\n".join(report.problems)
+
+
+# Good environments. ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["frozen-lake", "sokoban", "sudoku"])
+def test_our_environments_keep_their_promises(name: str) -> None:
+    stages: list[str] = []
+    report = check_environment(name, seeds=SEEDS, fuzz=FUZZ, progress=stages.append)
+    assert report.problems == () and report.ok
+    assert len(stages) == 4
+    assert (report.name, report.seeds, report.replies) == (name, SEEDS, FUZZ)
+    assert report.expert_moves and report.expert_moves_most
+    assert 1 <= report.expert_moves <= report.expert_moves_most <= 16
+    if name != "frozen-lake":
+        assert report.expert_success == 1.0
+    assert 0.4 * FUZZ < report.penalties < 0.9 * FUZZ
+    assert len(report.digest) == 64
+
+
+@pytest.mark.usefixtures("one_process")
+def test_frozen_lake_reports_the_expert_with_slips() -> None:
+    report = check_environment("frozen-lake", seeds=200, fuzz=10)
+    assert report.ok
+    assert report.expert_success and 0.8 < report.expert_success < 1.0
+    assert report.expert_return == report.expert_success
+
+
+def test_the_digest_depends_on_the_seeds_and_repeats() -> None:
+    assert check.episodes_digest("frozen-lake", 6) == check.episodes_digest("frozen-lake", 6)
+    assert check.episodes_digest("frozen-lake", 6) != check.episodes_digest("frozen-lake", 7)
+
+
+def test_wrong_calls_raise() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        check_environment("frozen-lake", seeds=0)
+    with pytest.raises(KeyError):
+        check_environment("frozen-pond")
+
+
+# Broken environments. ----------------------------------------------------------------------------------
+
+Step = tuple[str, float, bool, bool, dict[str, Any]]
+
+
+class PaysThePenaltyTwice(FrozenLake):
+    def step(self, response: str) -> Step:
+        observation, reward, terminated, truncated, info = super().step(response)
+        reward += FORMAT_PENALTY * (info["problem"] is not None)
+        return observation, reward, terminated, truncated, info
+
+
+class HashesStrings(FrozenLake):
+    def new_level(self, rng: np.random.Generator) -> None:
+        super().new_level(np.random.default_rng([int(rng.integers(100)), hash("lake") % 1000]))
+
+
+class ShowsTheOrderOfASet(FrozenLake):
+    def picture(self) -> str:
+        return f"{super().picture()}\n{' '.join({'left', 'right', 'up', 'down'})}"
+
+
+class RemembersTheLastLevel(FrozenLake):
+    levels = 0
+
+    def new_level(self, rng: np.random.Generator) -> None:
+        self.levels += 1
+        for _ in range(self.levels % 3):
+            super().new_level(rng)
+        super().new_level(rng)
+
+
+class CannotBeSolved(FrozenLake):
+    def expert_actions(self) -> list[str]:
+        return super().expert_actions() and ["Up"]
+
+
+class NeverEnds(FrozenLake):
+    def step(self, response: str) -> Step:
+        self.turn = 1
+        return super().step(response)
+
+
+class PlaysOneActionTooMany(FrozenLake):
+    def step(self, response: str) -> Step:
+        self.actions_per_turn += 1
+        try:
+            return super().step(response)
+        finally:
+            self.actions_per_turn -= 1
+
+
+class FailsOnOtherScripts(FrozenLake):
+    def read_action(self, text: str) -> int | None:
+        text.encode("utf-8")
+        return super().read_action(text)
+
+
+class GoesOnAfterTheEnd(FrozenLake):
+    def step(self, response: str) -> Step:
+        self._over = False
+        return super().step(response)
+
+
+class PaysForTalk(FrozenLake):
+    def step(self, response: str) -> Step:
+        observation, reward, terminated, truncated, info = super().step(response)
+        return observation, reward + 0.01 * (len(response) > 60), terminated, truncated, info
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (PaysThePenaltyTwice, "reward -0.2, not -0.1"),
+        (RemembersTheLastLevel, "depends on more than the seed"),
+        (CannotBeSolved, "the expert cannot solve"),
+        (NeverEnds, "goes on after its 5 turns"),
+        (PlaysOneActionTooMany, "played ["),
+        (FailsOnOtherScripts, "raised UnicodeEncodeError"),
+        (GoesOnAfterTheEnd, "does not raise ResetNeeded"),
+        (PaysForTalk, "reward 0.01, not 0.0"),
+    ],
+)
+@pytest.mark.usefixtures("one_process")
+def test_broken_environments_are_caught(broken: type[FrozenLake], problem: str) -> None:
+    assert problem in problems_of(broken)
+
+
+@pytest.mark.parametrize("broken", [HashesStrings, ShowsTheOrderOfASet])
+def test_what_differs_between_processes_is_caught(broken: type[FrozenLake]) -> None:
+    assert problems_of(broken).startswith("the same seeds gave other episodes in another process")
+
+
+def test_a_crash_in_another_process_is_reported() -> None:
+    assert "AssertionError: an episode goes on" in problems_of(NeverEnds)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_parser_that_is_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shifted(text: str) -> Reply:
+        reply = parse_reply(text)
+        start = reply.action and (reply.action[0] - 1, reply.action[1])
+        return Reply(reply.reasoning, start, reply.actions, reply.error)
+
+    monkeypatch.setattr(check, "parse_reply", shifted)
+    report = check_environment("frozen-lake", seeds=3, fuzz=50)
+    assert "spans" in report.problems[0]
+    assert report.replies < 50
+
+
+@pytest.mark.usefixtures("one_process")
+def test_problems_do_not_carry_raw_terminal_commands() -> None:
+    assert all(problems.isprintable() for problems in problems_of(FailsOnOtherScripts).split("\n"))
+
+
+def test_ok_means_no_problems() -> None:
+    assert EnvironmentReport("x", 1, ()).ok
+    assert not EnvironmentReport("x", 1, ("broken",)).ok
+
+
+# The fuzzer. -------------------------------------------------------------------------------------------
+
+
+def test_the_fuzzer_reaches_every_kind_of_reply() -> None:
+    source = random.Random(1)
+    cases = [fuzz.random_case(source, lambda: "Left") for _ in range(4000)]
+    assert all(
+        case.text[slice(*case.action)].count("||") >= len(case.parts) - 1 for case in cases if case.action
+    )
+    assert any(len(case.text) > 100_000 for case in cases)
+    kinds: list[Callable[[fuzz.Case], object]] = [
+        lambda case: case.action is None,
+        lambda case: case.action and not case.parts,
+        lambda case: len(case.parts) > 4,
+        lambda case: any(part.known for part in case.parts) and any(not part.known for part in case.parts),
+        lambda case: case.text.strip() == "",
+        lambda case: "\x1b" in case.text,
+        lambda case: "\ud800" in case.text,
+        lambda case: all(case.text.count(tag) == 1 for tag in REPLY_TAGS) and case.action is None,
+        lambda case: any(case.text.count(tag) > 1 for tag in REPLY_TAGS),
+    ]
+    for kind in kinds:
+        assert sum(bool(kind(case)) for case in cases) > 10
