@@ -27,7 +27,7 @@ _METHOD = [
     "token_weights",
 ]
 
-__all__ = ["__version__", "make_env", *_METHOD]  # noqa: PLE0604
+__all__ = ["__version__", "make_env", *_METHOD]
 
 register_environments()
 

@@ -215,6 +215,8 @@ class WarmstartConfig(_Section):
     """Share of the turns that play random actions instead of the expert's."""
     remarks: Annotated[int, Field(ge=1)] = 6
     """Sentences of reasoning per turn, on average."""
+    context_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Weight in the loss of what the environment says; above 0 for a model that starts from nothing."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Episodes per update."""
     lr: Annotated[float, Field(gt=0)] = 2e-3

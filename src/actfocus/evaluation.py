@@ -110,7 +110,8 @@ def evaluate_run(
         ConfigError: If a setting is out of range.
     """
     from actfocus.models.loading import load
-    from actfocus.training.checkpoint import latest_checkpoint, verify
+    from actfocus.training.checkpoint import latest_checkpoint, load_policy, verify
+    from actfocus.training.initial import load_initial
     from actfocus.training.run_directory import RunDirectory
 
     directory = RunDirectory.open(run)
@@ -118,11 +119,16 @@ def evaluate_run(
     given = {"states": states, "samples": samples, "temperature": temperature}
     changes = {key: value for key, value in given.items() if value is not None}
     settings = EvaluationConfig.model_validate(config.evaluation.model_dump() | changes)
-    path = directory.checkpoints / f"step_{step}" if step is not None else latest_checkpoint(directory.checkpoints)
+    folder = directory.checkpoints
+    path = latest_checkpoint(folder) if step is None else folder / f"step_{step}"
     if path is None or not path.is_dir():
         raise RunError(f"{run} has no checkpoint{f' of step {step}' if step is not None else ' yet'}")
     found = verify(path)
     processes = Processes()
-    policy, chat = load(config.model, path=path / "model", device=processes.device)
+    if config.model.lora_rank:  # the checkpoint holds the adapters alone
+        policy, chat = load_initial(config.model, config.env, device=processes.device)
+        load_policy(path, policy)
+    else:
+        policy, chat = load(config.model, path=path / "model", device=processes.device)
     progress.note(f"evaluating step {found} on {settings.states} start states x {settings.samples} episodes")
     return {"step": found} | evaluate(config, settings, policy, chat, processes).to_json()

@@ -131,7 +131,7 @@ def test_interrupted_training_says_how_to_go_on(actfocus: Call, stand_in: StandI
     )
     early = actfocus("train", "--out", "o")
     assert early.code == 130
-    assert early.err == "actfocus: interrupted before the first checkpoint; there is nothing to resume\n"
+    assert early.err == "actfocus: interrupted before the run began; nothing is left of it\n"
     make_run(tmp_path / "r", steps=(10,))
     late = actfocus("train", "--resume", "r")
     assert late.code == 130
@@ -168,6 +168,18 @@ def test_a_bug_keeps_its_traceback(actfocus: Call, train: Recorder) -> None:
     train.result = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         actfocus("train")
+
+
+def test_of_several_processes_only_the_first_speaks(
+    actfocus: Call, train: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "give --out" in actfocus("train").err
+    monkeypatch.setenv("RANK", "1")
+    make_run(tmp_path / "o")  # by the first process
+    result = actfocus("train", "--out", "o", "--json")
+    assert (result.code, result.out) == (0, "")
+    assert train.args == (Config(), Path("o"))
 
 
 def test_eval(actfocus: Call, stand_in: StandIn, tmp_path: Path) -> None:

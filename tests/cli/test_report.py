@@ -110,6 +110,6 @@ def test_success_table_without_anything_to_compare(count: int) -> None:
 
 
 def test_other_tables_escape_too() -> None:
-    assert "[red]a b" in shown(figures_table({"[red]a_b": "[/red]", "n": {"x_bytes": 2**21, "y": 0.25}}))
+    assert "[red]a b" in shown(figures_table({"[red]a_b": "[/red]", "memory_parts": {"x": 2**21}}))
     model = {"name": "[i]m", "parameters": 5, "source": "[/]", "cached": True, "path": ""}
     assert "[i]m" in shown(models_table([model])) and "yes" in shown(models_table([model]))

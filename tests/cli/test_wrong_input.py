@@ -8,15 +8,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from actfocus.cli.train import check_resume
-from actfocus.config import Config
+from actfocus.config import Config, dotted_keys
 from actfocus.errors import RunError
-from tests.cli.conftest import make_run
+from tests.cli.conftest import Result, make_run
 
 FILES = {
     "unknown.toml": "[focus]\nalpah = 0.3\n",
@@ -46,6 +49,7 @@ CASES: list[tuple[str, list[str]]] = [
     ("train --no-algorithm.whiten", ["did you mean '--algorithm.no-whiten'"]),
     ("train --xyzzy-plugh", ["--xyzzy-plugh", "actfocus train --help"]),
     ("train -x", ["'-x'"]),
+    ("train --tyro-print-completion bash", ["unknown option --tyro-print-completion"]),
     ("train bogus", ["unexpected argument 'bogus'"]),
     ("train --focus.alpha 3", ["focus.alpha", "less than or equal to 1, got 3.0"]),
     ("train --focus.alpha -0.1", ["focus.alpha", "greater than or equal to 0, got -0.1"]),
@@ -206,3 +210,38 @@ def test_check_resume_names_every_changed_key(tmp_path: Path) -> None:
     changed = Config.model_validate({"seed": 3, "focus": {"other_weight": 1.0}})
     with pytest.raises(RunError, match=r"focus\.other_weight, seed;"):
         check_resume(run, changed)
+
+
+FLAGS = ["--" + key.replace("_", "-") for key in dotted_keys(Config)] + [
+    "--config",
+    "--resume",
+    "--json",
+    "--",
+]
+ODD = [
+    "",
+    "-",
+    "=",
+    "-1",
+    "nan",
+    "1e400",
+    "9" * 30,
+    "x" * 200,
+    "a 'b",
+    "{None}",
+    "\n",
+    "│ x │",
+    "╭─",
+    "🙂",
+    "\udcff",
+]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(FLAGS) | st.sampled_from(ODD) | st.text(max_size=8), max_size=5))
+def test_no_words_make_it_crash(actfocus: Callable[..., Result], words: list[str]) -> None:
+    assume("-h" not in words and "--help" not in words)
+    result = actfocus("train", *words, "--no-such-option")
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("\n") == 1

@@ -26,11 +26,6 @@ def has_candidates(board, cell, digits):
     ]
 
 
-def is_wrong(board, digit, cell):
-    where, (solution,) = cell_of(cell), board.solutions()
-    return board.digits[where] == int(digit) != solution[where]
-
-
 def lacks(board, unit, digits):
     held = {board.digits[cell] for cell in board.unit(unit)}
     return sorted({1, 2, 3, 4} - held) == [int(digit) for digit in re.findall(r"\d", digits)]
@@ -50,8 +45,6 @@ REMARKS = {
     rf"Only (\d) is legal in cell {CELL}\.": lambda b, digit, cell: has_candidates(b, cell, digit),
     rf"Cell {CELL} has no legal digit\.": lambda b, cell: has_candidates(b, cell, ""),
     rf"No digit is legal in cell {CELL}\.": lambda b, cell: has_candidates(b, cell, ""),
-    rf"The (\d) in cell {CELL} is wrong\.": is_wrong,
-    rf"Cell {CELL} holds a wrong (\d)\.": lambda b, cell, digit: is_wrong(b, digit, cell),
     rf"{UNIT} needs {SEVERAL}\.": lacks,
     rf"{UNIT} lacks {SEVERAL}\.": lacks,
     rf"{UNIT} has all digits\.": lambda b, unit: lacks(b, unit, ""),
@@ -94,7 +87,6 @@ def test_remarks_are_true_and_short_and_use_every_wording():
         "Only 1 is legal in cell 3,1.",
         "Cell 1,3 can only be 3.",
         "No digit is legal in cell 1,2.",
-        "The 3 in cell 1,3 is wrong.",
         "Row 1 needs 1.",
         "Column 2 lacks 3.",
         "The top left block has all digits.",

@@ -23,9 +23,11 @@ def grpo_advantages(
     advantages_B = torch.zeros_like(returns_B)
     for group in groups_B.unique():
         rows = groups_B == group
-        returns_G = returns_B[rows]
+        # In float64: the rounding of a float32 mean, divided by ε, would look like an advantage.
+        returns_G = returns_B[rows].double()
         if len(returns_G) > 1:
-            advantages_B[rows] = (returns_G - returns_G.mean()) / (returns_G.std() + eps)
+            standardised_G = (returns_G - returns_G.mean()) / (returns_G.std() + eps)
+            advantages_B[rows] = standardised_G.to(returns_B.dtype)
     return advantages_B
 
 

@@ -22,6 +22,7 @@ from actfocus.cli.train import Train, train_defaults
 from actfocus.cli.warmstart import Warmstart
 from actfocus.config import Config, WarmstartConfig
 from actfocus.errors import ActfocusError, ConfigError, did_you_mean
+from actfocus.report.progress import is_first_process
 
 COMMANDS: dict[str, type[Any]] = {
     "train": Train,
@@ -103,7 +104,8 @@ def _run(args: list[str]) -> int:
     command: Command = parse(kind, rest, f"actfocus {name}", tree=tree, default=default)
     with _stdout_kept_for_json(command.json):
         outcome = command.run()
-    print_outcome(outcome, command.json)
+    if is_first_process():
+        print_outcome(outcome, command.json)
     return outcome.code
 
 

@@ -32,6 +32,8 @@ def parse(
         tree: the pydantic tree in the command, which names the keys in messages.
         default: an instance that gives the defaults, instead of the class's own.
     """
+    if args and args[0].replace("_", "-").startswith("--tyro-"):  # tyro's own, unchecked: see Completion
+        raise ConfigError(f"unknown option {args[0]}; see {prog} --help")
     given = {} if default is None else {"default": default}
     box = io.StringIO()
     try:

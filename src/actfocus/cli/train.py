@@ -14,7 +14,7 @@ from actfocus.cli.outcome import Interrupted, Outcome
 from actfocus.cli.parsing import flag_value
 from actfocus.config import Config, differences, load_config, to_toml
 from actfocus.errors import RunError
-from actfocus.report.progress import make_progress
+from actfocus.report.progress import is_first_process, make_progress
 from actfocus.report.tables import figures_table, success_table
 
 
@@ -55,7 +55,10 @@ class Train:
             out = self.resume
         else:
             out = self.out or default_out(self.settings)
-            check_new(out)
+            if self.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise RunError("with several processes give --out: all must agree on the run directory")
+            if is_first_process():  # for the others it may exist already, made by the first
+                check_new(out)
         check_model(self.settings.model.name)
         if self.dry_run:
             return _dry_run(self.settings, out)
@@ -134,9 +137,9 @@ def _train(config: Config, out: Path, *, resumed: bool) -> dict[str, Any]:
     try:
         return resume(out, progress=progress) if resumed else train(config, out, progress=progress)
     except KeyboardInterrupt:
-        if any(out.glob("checkpoints/step_*")):
+        if (out / "config.toml").is_file():
             raise Interrupted(f"interrupted; go on with: actfocus train --resume {out}") from None
-        raise Interrupted("interrupted before the first checkpoint; there is nothing to resume") from None
+        raise Interrupted("interrupted before the run began; nothing is left of it") from None
     finally:
         progress.end()
 

@@ -1,6 +1,7 @@
 """FrozenLake: walk over a 4x4 lake to the goal and around the holes; Gymnasium supplies the dynamics."""
 
 from collections import deque
+from functools import lru_cache
 
 import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
@@ -15,6 +16,8 @@ ACTIONS = ("Left", "Down", "Right", "Up")
 
 STEPS = ((0, -1), (1, 0), (0, 1), (-1, 0))
 """What each action adds to (row, column)."""
+
+_Outcomes = dict[int, dict[int, list[tuple[float, int, float, bool]]]]
 
 _INTENDED = 1
 """Gymnasium lists the outcomes of a move as slip, intended move, slip."""
@@ -61,8 +64,8 @@ class FrozenLake(TextEnv):
             cells = np.where(rng.random(SIZE * SIZE) < FROZEN_PROBABILITY, "F", "H")
             start, goal = rng.choice(SIZE * SIZE, size=2, replace=False)
             cells[start], cells[goal] = "S", "G"
-            rows = ["".join(row) for row in cells.reshape(SIZE, SIZE)]
-            self._outcomes = FrozenLakeEnv(desc=rows, success_rate=self.success_rate).P
+            rows = tuple("".join(row) for row in cells.reshape(SIZE, SIZE))
+            self._outcomes = _transitions(rows, self.success_rate)
             self.player, self.goal = int(start), int(goal)
             self.holes = tuple(int(cell) for cell in np.flatnonzero(cells == "H"))
             if self.expert_actions():
@@ -162,6 +165,16 @@ class FrozenLake(TextEnv):
             else:
                 found.append("a hole" if cell in self.holes else "frozen")
         return found
+
+
+@lru_cache(maxsize=256)
+def _transitions(rows: tuple[str, ...], success_rate: float) -> _Outcomes:
+    """Gymnasium's table: state → action → (probability, next state, reward, over) per outcome.
+
+    Cached, because making it is the slowest part of a reset and the members of a group share the level.
+    """
+    table: _Outcomes = FrozenLakeEnv(desc=list(rows), success_rate=success_rate).P
+    return table
 
 
 def _coordinates(cell: int) -> str:

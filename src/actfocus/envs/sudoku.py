@@ -205,17 +205,15 @@ class Sudoku(TextEnv):
         return legal[rng.integers(len(legal))]
 
     def remarks(self, rng: np.random.Generator) -> list[str]:
-        """Ten true sentences: what a cell can be, what a row, column or block needs, which digit is wrong."""
+        """Ten true sentences: what a cell can be, what a row, column or block needs.
+
+        Whether a placed digit is right stands in the solution alone, so nothing is said of it.
+        """
         empty = [cell for cell in CELLS if self.grid[cell] == EMPTY]
         choices = [(f"Empty cells: {len(empty)}.", f"The number of empty cells is {len(empty)}.")]
         for cell in CELLS:
-            name, digit = _name(cell), self.grid[cell]
-            if digit == EMPTY:
-                choices.append(_candidate_wordings(name, self.legal_digits(cell)))
-            elif digit != self.solution[cell]:
-                choices.append(
-                    (f"The {digit} in cell {name} is wrong.", f"Cell {name} holds a wrong {digit}.")
-                )
+            if self.grid[cell] == EMPTY:
+                choices.append(_candidate_wordings(_name(cell), self.legal_digits(cell)))
         for name, unit in UNITS.items():
             subject = name[0].upper() + name[1:]
             held = {self.grid[cell] for cell in unit}

@@ -6,6 +6,7 @@ sampled, of the reasoning, and of the action tokens. Source: arXiv 2605.14558.
 Legend: B trajectories, T tokens.
 """
 
+import statistics
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +61,8 @@ def bottleneck(
             rows = groups_B == group
             energies_N = energies_BT[rows][in_scope_BT[rows]].double()
             if len(energies_N):
-                variances.append(returns_B[rows].double().var(correction=0).item())
+                # Exact, because ranks are made of it: rounding would break ties by the order of the rows.
+                variances.append(statistics.pvariance(returns_B[rows].tolist()))
                 means.append(energies_N.mean().item())
         groups[scope] = len(means)
         rho[scope] = p[scope] = float("nan")

@@ -10,6 +10,9 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 
+_MAX_LOG_RATIO = 60.0
+"""So that exp cannot overflow in float32: clipping an infinite ratio would give the gradient 0 · inf."""
+
 
 class PolicyStatistics(NamedTuple):
     """Sums over the tokens of weight > 0, so that micro-batches and ranks add up; 0-d, without gradient."""
@@ -53,6 +56,7 @@ def policy_loss(
     # Masked before exp: NaN · 0 is NaN, in the sum and in the gradient.
     zeros_BT = torch.zeros_like(logprobs_BT)
     log_ratio_BT = torch.where(used_BT, logprobs_BT - old_logprobs_BT.detach(), zeros_BT)
+    log_ratio_BT = log_ratio_BT.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
     ratio_BT = log_ratio_BT.exp()
     advantages_BT = torch.where(used_BT, advantages_BT.detach(), zeros_BT)
     surrogate_BT = ratio_BT * advantages_BT
@@ -85,4 +89,6 @@ def kl_penalty(
     log_ratio_BT = ref_logprobs_BT.detach() - logprobs_BT
     if kind == "k1":
         return -log_ratio_BT
-    return log_ratio_BT.exp() - 1 - log_ratio_BT
+    if kind == "k3":
+        return log_ratio_BT.exp() - 1 - log_ratio_BT
+    raise ValueError(f"the KL estimator is k1 or k3, not {kind!r}")

@@ -55,14 +55,14 @@ def token_roles(
             raise ValueError(f"the range ({start}, {end}) ends before it starts")
 
     # ACTION first: where one token touches both spans, the action decides.
-    ordered = sorted(spans, key=lambda span: span[2] is not Role.ACTION)
-
-    def role(start: int, end: int) -> Role:
-        touched = (kind for lo, hi, kind in ordered if max(start, lo) < min(end, hi))
-        return next(touched, Role.OTHER)
-
+    ordered = sorted(spans, key=lambda span: span[2] != Role.ACTION)
     roles = [
-        role(*offset) if is_sampled else Role.CONTEXT
+        _first_touched(offset, ordered) if is_sampled else Role.CONTEXT
         for offset, is_sampled in zip(offsets, sampled, strict=True)
     ]
     return torch.tensor(roles, dtype=torch.int8)
+
+
+def _first_touched(offset: tuple[int, int], spans: Sequence[tuple[int, int, Role]]) -> Role:
+    start, end = offset
+    return next((role for lo, hi, role in spans if max(start, lo) < min(end, hi)), Role.OTHER)

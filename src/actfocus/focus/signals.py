@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from torch.utils.checkpoint import checkpoint
 
 SignalName = Literal["energy", "entropy", "nll", "shift"]
 REFERENCE_SIGNALS: frozenset[SignalName] = frozenset({"energy", "entropy", "shift"})
@@ -94,7 +95,7 @@ def score_hidden(
     for start in range(0, max(len(targets_N), 1), chunk):
         rows = slice(start, start + chunk)
         if torch.is_grad_enabled() and len(targets_N) > chunk:
-            part = torch.utils.checkpoint.checkpoint(score, hidden_ND[rows], targets_N[rows], use_reentrant=False)
+            part = checkpoint(score, hidden_ND[rows], targets_N[rows], use_reentrant=False)
         else:
             part = score(hidden_ND[rows], targets_N[rows])
         parts.append(part)

@@ -45,7 +45,7 @@ def token_weights(
         all_reduce: Sums over ranks, so that μ and σ are those of the whole batch.
 
     Returns:
-        Weights without gradient, in the signal's precision (float32 where there is none).
+        Weights without gradient, in the signal's precision but at least float32.
 
     Raises:
         ValueError: If a setting is out of range, or the signal of an action token is missing or not finite.
@@ -58,7 +58,7 @@ def token_weights(
     if not 0 <= other < float("inf"):
         raise ValueError(f"other_weight must be at least 0, got {other_weight}")
 
-    dtype = torch.float32 if signal_BT is None else signal_BT.dtype
+    dtype = torch.float64 if signal_BT is not None and signal_BT.dtype == torch.float64 else torch.float32
     weights_BT = torch.zeros(roles_BT.shape, dtype=dtype, device=roles_BT.device)
     weights_BT[roles_BT == Role.REASONING] = alpha
     weights_BT[roles_BT == Role.OTHER] = other
@@ -73,10 +73,11 @@ def token_weights(
         signal_BT = weights_BT  # nothing is read, but this rank still takes part in the sums
     # The statistics are taken in float64: a batch can hold a million tokens.
     signal_N = signal_BT[is_action_BT].double()
-    if not signal_N.isfinite().all():
+    standardised_N = standardise(signal_N, eps, all_reduce)
+    # After the sums: one bad figure makes all of them NaN, so every rank that holds actions stops here.
+    if not standardised_N.isfinite().all():
         count = int((~signal_N.isfinite()).sum())
         raise ValueError(f"the signal of {count} action tokens is not finite: check the reference's logits")
-    standardised_N = standardise(signal_N, eps, all_reduce)
     weights_BT[is_action_BT] = (1 + beta * standardised_N.sigmoid()).to(dtype)
     return weights_BT
 
@@ -93,4 +94,5 @@ def standardise(
     count, total = all_reduce(torch.stack([torch.ones_like(values_N).sum(), values_N.sum()]))
     centred_N = values_N - total / count.clamp(min=1)
     squares = all_reduce(centred_N.square().sum()[None])[0]
-    return centred_N / (squares / count.clamp(min=1) + eps).sqrt()
+    standardised_N: torch.Tensor = centred_N / (squares / count.clamp(min=1) + eps).sqrt()
+    return standardised_N

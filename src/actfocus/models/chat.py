@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from actfocus.errors import ModelError
 
 COMPACT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}"
+    "{% for message in messages %}"
+    "<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 """The chat template of models that have none of their own."""

@@ -43,7 +43,8 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.causal_lm.device
+        device: torch.device = self.causal_lm.device
+        return device
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that are trained, in a fixed order."""
@@ -51,9 +52,7 @@ class LanguageModel:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The arithmetic of forward passes; held open, it casts the weights once and not per call."""
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def hidden(
         self,

@@ -1,11 +1,14 @@
 """From a name to a model and its tokenizer: a hub id, a folder, a .gguf file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from actfocus.config import ModelConfig
 from actfocus.errors import ModelError
@@ -14,7 +17,9 @@ from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 
 
-def load(config: ModelConfig, *, path: str | Path | None = None, device: str | torch.device = "cpu") -> tuple[LanguageModel, Chat]:
+def load(
+    config: ModelConfig, *, path: str | Path | None = None, device: str | torch.device = "cpu"
+) -> tuple[LanguageModel, Chat]:
     """Load the policy in float32, with fresh LoRA adapters if the config asks for them.
 
     Args:
@@ -25,24 +30,48 @@ def load(config: ModelConfig, *, path: str | Path | None = None, device: str | t
     Raises:
         ModelError: If the files are missing or damaged, or the architecture is not supported.
     """
-    source = str(path or (registry.smollm2_path() if config.name == registry.SMOLLM2 else config.name))
-    model, tokenizer = _read(source)
+    model, tokenizer = _read(_source(config, path))
     if config.lora_rank:
         model = _with_adapters(model, config)
     return LanguageModel(model.to(device), precision=config.precision), Chat(tokenizer)
 
 
-def _read(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    where, options = source, {}
+def skeleton(config: ModelConfig, *, path: str | Path | None = None) -> Any:
+    """The model without its weights, for those who only want to know its size. Raises `ModelError`."""
+    source = _source(config, path)
+    where, options = _where(source)
+    with _explained(source), torch.device("meta"):
+        shape = AutoConfig.from_pretrained(where, **options)
+        model = AutoModelForCausalLM.from_config(shape)
+    return _with_adapters(model, config) if config.lora_rank else model
+
+
+def _source(config: ModelConfig, path: str | Path | None) -> str:
+    return str(path or (registry.smollm2_path() if config.name == registry.SMOLLM2 else config.name))
+
+
+def _where(source: str) -> tuple[str, dict[str, str]]:
     if source.endswith(".gguf"):
-        where, options = str(Path(source).parent), {"gguf_file": Path(source).name}
-    try:
+        return str(Path(source).parent), {"gguf_file": Path(source).name}
+    return source, {}
+
+
+def _read(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    where, options = _where(source)
+    with _explained(source):
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **options)
-    except Exception as error:  # transformers raises many kinds for what is one thing to the user
+    return model, tokenizer
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Transformers raises many kinds of error for what is one thing to the user."""
+    try:
+        yield
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"cannot load the model {source}: {reason}") from error
-    return model, tokenizer
 
 
 def _with_adapters(model: nn.Module, config: ModelConfig) -> PeftModel:

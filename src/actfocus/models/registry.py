@@ -32,6 +32,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ACTFOCUS_CACHE") or Path.home() / ".cache" / "actfocus")
 
 
+def tiny_path(env: str) -> Path:
+    """The `tiny` that ships with the package, warm-started for an environment."""
+    return Path(__file__).parent / "weights" / f"tiny-{env}"
+
+
 def smollm2_path() -> Path:
     """Where the fetched SmolLM2 lies."""
     return cache_folder() / SMOLLM2 / _GGUF
@@ -39,14 +44,13 @@ def smollm2_path() -> Path:
 
 def models() -> list[dict[str, Any]]:
     """The models known by name, with where they come from and whether they are here."""
-    tiny = sorted(path.parent for path in cache_folder().glob("tiny-*/config.json"))
     return [
         {
             "name": TINY,
-            "parameters": 920_000,
-            "source": "built and warm-started on first use, one per environment",
-            "cached": bool(tiny),
-            "path": ", ".join(map(str, tiny)),
+            "parameters": 762_368,
+            "source": "ships with actfocus, warm-started for each environment (`make tiny` builds it again)",
+            "cached": True,
+            "path": str(tiny_path("*").parent),
         },
         {
             "name": SMOLLM2,

@@ -16,7 +16,8 @@ def draw_learning_curve(run: RunDirectory) -> None:
     config = run.config()
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*trained, strict=True), color="0.6", linewidth=1, label="while training") if trained else None
+    if trained:
+        axes.plot(*zip(*trained, strict=True), color="0.6", linewidth=1, label="while training")
     steps = [step for step, _ in evaluated]
     axes.plot(steps, [e["success"] for _, e in evaluated], "o-", color="#0b5fa5", label="evaluation")
     axes.fill_between(

@@ -1,5 +1,6 @@
 """How far long work has come: a live bar on a terminal, one plain line a step elsewhere. Always on stderr."""
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Protocol, TextIO
@@ -113,11 +114,19 @@ class RichProgress:
 
 
 def make_progress(silent: bool = False) -> Progress:
-    """The progress that suits stderr: a bar on a terminal, plain lines elsewhere, nothing if silent."""
-    if silent:
+    """The progress that suits stderr: a bar on a terminal, plain lines elsewhere, nothing if silent.
+
+    Of several processes only the first reports.
+    """
+    if silent or not is_first_process():
         return SilentProgress()
     console = Console(stderr=True)
     return RichProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress()
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that reports; the launcher of several says so in RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def format_figures(figures: Figures) -> str:

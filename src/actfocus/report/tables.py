@@ -34,12 +34,14 @@ def success_table(summary: Mapping[str, Any]) -> Table:
 
 
 def figures_table(figures: Mapping[str, Any]) -> Table:
-    """Figures, one a row; counts of bytes in MiB or GiB."""
+    """Figures, one a row; what starts with `memory` is bytes, in MiB or GiB."""
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for key, value in _leaves(figures):
-        shown = _bytes(value) if "bytes" in key and isinstance(value, int | float) else _figure(value)
+        shown = (
+            _bytes(value) if key.startswith("memory") and isinstance(value, int | float) else _figure(value)
+        )
         table.add_row(escape(key.replace("_bytes", "").replace("_", " ").replace(".", ": ")), escape(shown))
     return table
 

@@ -140,8 +140,8 @@ def sample_episodes(
             if active:
                 cache.select(going_on)
                 cache.close_gaps()
-                blocks = [unread[row] + episode.pending for row, episode in zip(going_on, active, strict=True)]
-                hidden_BD = cache.append(blocks)
+                new = [unread[row] + each.pending for row, each in zip(going_on, active, strict=True)]
+                hidden_BD = cache.append(new)
     return [episode.record for episode in episodes]
 
 

@@ -1,9 +1,9 @@
 """Checkpoints: safetensors and JSON, written aside, verified, renamed; the old one goes last.
 
-    step_N/model/              the policy as a Hugging Face folder (LoRA: the adapters), with its tokenizer
-    step_N/critic.safetensors  PPO only: the trained parameters of the critic
-    step_N/optimizer.safetensors
-    step_N/manifest.json       the step, and the SHA-256 of every file
+step_N/model/              the policy as a Hugging Face folder (LoRA: the adapters), with its tokenizer
+step_N/critic.safetensors  PPO only: the trained parameters of the critic
+step_N/optimizer.safetensors
+step_N/manifest.json       the step, and the SHA-256 of every file
 """
 
 import hashlib
@@ -100,9 +100,7 @@ def verify(path: Path) -> int:
     return step
 
 
-def load_state(
-    path: Path, *, critic: Critic | None, optimizer: torch.optim.Optimizer
-) -> None:
+def load_state(path: Path, *, critic: Critic | None, optimizer: torch.optim.Optimizer) -> None:
     """Load critic and optimiser from a checkpoint; the policy is loaded by its own folder."""
     if critic is not None:
         _load_trained(critic, load_file(path / "critic.safetensors"))

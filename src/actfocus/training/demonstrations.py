@@ -50,8 +50,8 @@ def demonstration(config: WarmstartConfig, chat: Chat, episode: int) -> Trajecto
     system = make_env(config.env.name, **config.env.settings()).system_prompt
     record = Trajectory(Start(group=episode, member=0, level_seed=0, chance_seed=0, sampling_seed=0))
     for turn, (observation, text) in enumerate(demonstration_texts(config, episode)):
-        opening = chat.opening(system, observation) if turn == 0 else chat.next_turn(observation, reply_ended=True)
-        record.add_context(opening, turn)
+        before = chat.next_turn(observation, reply_ended=True) if turn else chat.opening(system, observation)
+        record.add_context(before, turn)
         ids = chat.encode_reply(text)
         roles = read_reply(chat, ids).roles
         record.add_reply(ids, roles, [0.0] * len(ids), turn)

@@ -1,7 +1,6 @@
 """The policy that a run starts from, which is also its reference."""
 
 import hashlib
-from pathlib import Path
 
 import torch
 
@@ -10,15 +9,13 @@ from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
-from actfocus.report.progress import Progress
-from actfocus.training.warmstart import warm_tiny
 
 
 def load_initial(
-    model: ModelConfig, env: EnvConfig, *, device: str | torch.device = "cpu", progress: Progress
+    model: ModelConfig, env: EnvConfig, *, device: str | torch.device = "cpu"
 ) -> tuple[LanguageModel, Chat]:
-    """Load the model by name; `tiny` is the one warm-started for the environment."""
-    path: Path | None = warm_tiny(env, progress=progress) if model.name == registry.TINY else None
+    """Load the model by name; `tiny` is the one that ships warm-started for the environment."""
+    path = registry.tiny_path(env.name) if model.name == registry.TINY else None
     return load(model, path=path, device=device)
 
 

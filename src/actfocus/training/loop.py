@@ -34,6 +34,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
+        """Time what happens inside `with`."""
         start = time.perf_counter()
         try:
             yield

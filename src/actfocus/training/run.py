@@ -1,6 +1,5 @@
 """A whole run: start or resume, steps, evaluations, checkpoints, and what is left on disk at the end."""
 
-import dataclasses
 import json
 import os
 import platform
@@ -78,7 +77,7 @@ class Run:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         self.config, self.directory, self.processes, self.progress = config, run, processes, progress
-        self.policy, self.chat = self._load_policy()
+        self.policy, self.chat = load_initial(config.model, config.env, device=processes.device)
         self._pin_environment()
         reference = make_reference(self.policy) if config.needs_reference else None
         algorithm = ALGORITHMS[config.algorithm.name](config.algorithm)
@@ -158,17 +157,6 @@ class Run:
             f"step {step.number} stopped before the update: {error}; {where}; {last}. Start a new run with a"
             " lower optimizer.lr"
         )
-
-    def _load_policy(self) -> tuple[Any, Any]:
-        config = self.config
-        if not self.processes.is_main:
-            self.processes.wait()  # the main process may have to build `tiny` first
-        loaded = load_initial(
-            config.model, config.env, device=self.processes.device, progress=self.progress
-        )
-        if self.processes.is_main:
-            self.processes.wait()
-        return loaded
 
     def _pin_environment(self) -> None:
         """Remember what the bits depend on besides the config; refuse to resume from another model."""

@@ -1,12 +1,12 @@
 """The run directory: what a run leaves behind, and how it is written so that nothing saved is ever lost.
 
-    config.toml            the resolved configuration
-    environment.json       versions, machine, threads; digest of the initial weights
-    metrics.jsonl          one line a step, of figures that config and seed decide: equal in equal runs
-    timing.jsonl           one line a step, of seconds and bytes
-    episodes/              every episode of a step, token by token
-    checkpoints/step_N/    the newest state that verified
-    failed/                the batch at which a run stopped
+config.toml            the resolved configuration
+environment.json       versions, machine, threads; digest of the initial weights
+metrics.jsonl          one line a step, of figures that config and seed decide: equal in equal runs
+timing.jsonl           one line a step, of seconds and bytes
+episodes/              every episode of a step, token by token
+checkpoints/step_N/    the newest state that verified
+failed/                the batch at which a run stopped
 """
 
 import fcntl

@@ -43,7 +43,8 @@ class Tally:
     def add(self, **figures: float | torch.Tensor) -> None:
         """Add figures to their sums."""
         for name, figure in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(figure)
+            value = figure.item() if isinstance(figure, torch.Tensor) else figure
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
 
 class Updater:

@@ -1,4 +1,4 @@
-"""Warm start: supervised training on demonstrations, so that reinforcement learning has something to reinforce.
+"""Warm start: supervised training on demonstrations, so that there is something to reinforce.
 
 Legend: B trajectories, T tokens.
 """
@@ -6,9 +6,6 @@ Legend: B trajectories, T tokens.
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +13,10 @@ from typing import Any, get_args
 import torch
 from transformers import PreTrainedModel
 
-from actfocus.config import EnvConfig, EnvName, ModelConfig, WarmstartConfig
+from actfocus.config import Config, EnvConfig, EnvName, EvaluationConfig, ModelConfig, WarmstartConfig
+from actfocus.envs import make_env, parse_reply
 from actfocus.errors import NonFiniteError, RunError
+from actfocus.evaluation import evaluate
 from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
@@ -26,7 +25,9 @@ from actfocus.models.tiny import tiny_model, tiny_tokenizer
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.training.demonstrations import demonstration, demonstration_texts
+from actfocus.training.distributed import Processes
 
+_QUICK_EVALUATION = EvaluationConfig(states=32, samples=4)
 _WARMUP_SHARE = 0.05
 _SORTED_TOGETHER = 16  # batches whose episodes are sorted by length, so that rows of a batch are alike
 
@@ -47,25 +48,11 @@ def warmstart(config: WarmstartConfig, out: Path, *, progress: Progress) -> dict
         model, chat = load(config.model)
     losses = imitate(model, chat, config, progress)
     _save(model, chat, config, out)
-    return {"model": str(out), "loss": losses[-1], "losses": losses}
-
-
-def warm_tiny(env: EnvConfig, *, progress: Progress) -> Path:
-    """The warm-started `tiny` for an environment: from the cache, or built now in about a minute."""
-    config = WarmstartConfig(env=env)
-    folder = registry.cache_folder() / f"tiny-{env.name}-{_digest(config)}"
-    if not (folder / "config.json").exists():
-        progress.note(f"building the warm-started model `tiny` for {env.name} (once, about a minute)")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Built aside and renamed: two processes may build at once, and a killed build leaves no half.
-        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tiny-"))
-        try:
-            warmstart(config, aside / "model", progress=progress)
-            if not folder.exists():
-                os.replace(aside / "model", folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    return folder
+    progress.note("evaluating")
+    run = Config(env=config.env, model=config.model)
+    success = evaluate(run, _QUICK_EVALUATION, model, chat, Processes()).to_json()
+    last = losses[-len(losses) // 10 :]
+    return {"model": str(out), "loss": sum(last) / len(last), "success": {"step": len(losses)} | success}
 
 
 def imitate(model: LanguageModel, chat: Chat, config: WarmstartConfig, progress: Progress) -> list[float]:
@@ -78,7 +65,7 @@ def imitate(model: LanguageModel, chat: Chat, config: WarmstartConfig, progress:
     for step, batch in enumerate(_batches(config, chat)):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _course(step, total)
-        loss = _update(model, optimizer, batch, parameters)
+        loss = _update(model, optimizer, batch, config.context_weight, parameters)
         losses.append(loss)
         progress.advance({"update": step + 1, "loss": loss})
     progress.end()
@@ -86,17 +73,28 @@ def imitate(model: LanguageModel, chat: Chat, config: WarmstartConfig, progress:
 
 
 def _update(
-    model: LanguageModel, optimizer: torch.optim.Optimizer, batch: Batch, parameters: list[torch.nn.Parameter]
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    context_weight: float,
+    parameters: list[torch.nn.Parameter],
 ) -> float:
-    scores = model.token_scores(batch.ids_BT, batch.sampled_BT)
-    loss = -scores.logprobs.mean()
+    """One update; returns the mean loss of the demonstrator's tokens alone."""
+    chosen_BT = batch.sampled_BT
+    if context_weight > 0:
+        chosen_BT = torch.arange(chosen_BT.shape[1]) < batch.lengths_B[:, None]
+        chosen_BT[:, 0] = False  # nothing predicts the first token
+    losses_N = -model.token_scores(batch.ids_BT, chosen_BT).logprobs
+    is_reply_N = batch.sampled_BT[chosen_BT]
+    weights_N = torch.where(is_reply_N, 1.0, context_weight)
+    loss = (weights_N * losses_N).sum() / weights_N.sum()
     if not loss.isfinite():
         raise NonFiniteError("the warm start's loss is not finite: lower --lr")
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
-    return loss.item()
+    return float(losses_N[is_reply_N].detach().mean())
 
 
 def _course(step: int, total: int) -> float:
@@ -132,24 +130,25 @@ def _tokenizer_corpus(episodes: int = 100) -> Iterator[str]:
         for episode in range(episodes):
             for observation, reply in demonstration_texts(config, episode):
                 yield observation
-                yield reply.replace("<think>", "").replace("</think>", "\n").replace("<answer>", "").replace("</answer>", "")
+                parsed = parse_reply(reply)
+                yield from (reply[slice(*span)] for span in (parsed.reasoning, parsed.action) if span)
 
 
 def _save(model: LanguageModel, chat: Chat, config: WarmstartConfig, out: Path) -> None:
-    trained = model.model.merge_and_unload() if model.has_adapters else model.causal_lm
+    whole: Any = model.model
+    trained = whole.merge_and_unload() if model.has_adapters else whole
     assert isinstance(trained, PreTrainedModel)
     trained.save_pretrained(out)
     chat.tokenizer.save_pretrained(out)
-    (out / "warmstart.json").write_text(config.model_dump_json(indent=2) + "\n")
+    record = config.model_dump(mode="json") | {"wording": wording_digest(config)}
+    (out / "warmstart.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _digest(config: WarmstartConfig) -> str:
-    """Names what the built model depends on: settings, rules, and the wording of demonstrations."""
-    material = [config.model_dump(), _system_prompt(config), [demonstration_texts(config, e) for e in range(20)]]
-    return hashlib.sha256(json.dumps(material).encode()).hexdigest()[:12]
+def wording_digest(config: WarmstartConfig) -> str:
+    """Names the rules and the wording that a model was taught: another digest, another language."""
+    texts = [demonstration_texts(config, episode) for episode in range(20)]
+    return hashlib.sha256(json.dumps([_system_prompt(config), texts]).encode()).hexdigest()
 
 
 def _system_prompt(config: WarmstartConfig) -> str:
-    from actfocus.envs import make_env
-
     return make_env(config.env.name, **config.env.settings()).system_prompt

@@ -1,0 +1,37 @@
+# `make quickstart` and `make test` need nothing but Python >= 3.11 and this file.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test test-slow check lint types install clean
+
+quickstart: .venv/installed
+	$(BIN)/actfocus train --config recipes/frozen-lake-grpo.toml
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+check: lint types test
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+install: .venv/installed
+
+# The lock pins every version; --no-deps on the package keeps pip from looking for others.
+.venv/installed: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "actfocus needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

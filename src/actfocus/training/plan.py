@@ -1,0 +1,65 @@
+"""What a run would need, before anything is trained: `actfocus train --dry-run`."""
+
+from typing import Any
+
+from actfocus.config import Config
+from actfocus.models import registry
+from actfocus.models.language_model import LOGIT_CHUNK
+from actfocus.models.loading import skeleton
+
+_FLOAT = 4
+_HALF = 2
+LOGIT_COPIES = 4
+"""Logits, their log-softmax, probabilities and one gradient, at the peak of a backward pass."""
+ACTIVATIONS_PER_LAYER = 16
+"""Hidden-sized tensors that one transformer layer keeps for its backward pass, about."""
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """Upper bounds of tokens and an estimate of memory, from the model's own shapes.
+
+    Weights, gradients, Adam's two averages, the reference and the critic are exact; activations and the
+    key-value cache are estimates for episodes that use the whole context.
+    """
+    path = registry.tiny_path(config.env.name) if config.model.name == registry.TINY else None
+    model = skeleton(config.model, path=path)
+    shape = model.config
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    rollout, optimizer = config.rollout, config.optimizer
+    episodes = rollout.prompts * rollout.group
+    kept = config.kept_groups * rollout.group
+    half = _HALF if config.model.precision == "bfloat16" else _FLOAT
+    head_size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    networks = 2 if config.algorithm.name == "ppo" else 1
+
+    needs_copy = config.needs_reference and not config.model.lora_rank
+    memory = {
+        "weights": networks * total * _FLOAT,
+        "gradients_and_adam": networks * trained * 3 * _FLOAT,
+        "reference": total * _FLOAT if needs_copy else 0,
+        "sampling_cache": episodes * rollout.context * shape.num_hidden_layers * 2 * heads * head_size * half,
+        "activations": optimizer.micro_batch
+        * rollout.context
+        * shape.num_hidden_layers
+        * ACTIVATIONS_PER_LAYER
+        * shape.hidden_size
+        * half,
+        "logits": LOGIT_COPIES * LOGIT_CHUNK * shape.vocab_size * _FLOAT,
+    }
+    # Sampling and updating do not happen at the same time.
+    moving = max(memory["sampling_cache"], memory["activations"] + memory["logits"])
+    standing = memory["weights"] + memory["gradients_and_adam"] + memory["reference"]
+    return {
+        "parameters": total,
+        "trained_parameters": trained,
+        "episodes_per_step": episodes,
+        "trained_episodes_per_step": kept,
+        "updates_per_step": optimizer.epochs * -(-kept // optimizer.mini_batch),
+        "tokens_per_step_at_most": episodes * rollout.context,
+        "trained_tokens_per_step_at_most": kept * rollout.context,
+        "evaluation_episodes": config.evaluation.states * config.evaluation.samples,
+        "memory_bytes": standing + moving,
+        "memory_parts": memory,
+    }
