@@ -213,10 +213,12 @@ class WarmstartConfig(_Section):
     """Demonstrated episodes, each seen once."""
     random_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the turns that play random actions instead of the expert's."""
-    remarks: Annotated[int, Field(ge=1)] = 6
+    remarks: Annotated[int, Field(ge=1)] = 8
     """Sentences of reasoning per turn, on average."""
     context_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Weight in the loss of what the environment says; above 0 for a model that starts from nothing."""
+    action_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of action tokens in the loss: they are few, in imitation as in reinforcement."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Episodes per update."""
     lr: Annotated[float, Field(gt=0)] = 2e-3

@@ -13,20 +13,23 @@ from actfocus.envs.protocol import ACTION_SEPARATOR, REPLY_TAGS
 from actfocus.models.chat import COMPACT_TEMPLATE
 
 VOCABULARY = 1024
+_WORD = r" ?\(\d,\d\)| ?\d,\d| ?\d|\n| ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
+"""Coordinates, digit, line end, word, punctuation, blanks: no token reaches over the end of one of these."""
+
 _ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 
 
 def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on `texts`; it can write any text, and the format in single tokens.
 
-    Digits are never merged, so that a coordinate is always the same token.
+    A cell's coordinates are one word, so that to repeat them is to copy one token: what a model of this
+    size learns last is to copy several in a row.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\\n"), "isolated"),
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Split(Regex(_WORD), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()

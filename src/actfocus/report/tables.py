@@ -39,9 +39,7 @@ def figures_table(figures: Mapping[str, Any]) -> Table:
     table.add_column()
     table.add_column(justify="right")
     for key, value in _leaves(figures):
-        shown = (
-            _bytes(value) if key.startswith("memory") and isinstance(value, int | float) else _figure(value)
-        )
+        shown = _bytes(value) if key.startswith("memory") and isinstance(value, int) else _figure(value)
         table.add_row(escape(key.replace("_bytes", "").replace("_", " ").replace(".", ": ")), escape(shown))
     return table
 

@@ -102,7 +102,7 @@ class Updater:
         """One optimiser step. Normalisers are those of the whole mini-batch, so no split changes it."""
         assert batch.weights_BT is not None
         total_weight = float(batch.weights_BT[rows].double().sum())
-        total_tokens = int(batch.sampled_BT[rows].sum())
+        total_tokens = float(batch.sampled_BT[rows].sum())
         if total_weight == 0:
             tally.add(skipped_updates=1)
             return
@@ -113,7 +113,7 @@ class Updater:
             self._loss(batch.rows(micro), total_weight, total_tokens, local).backward()
         self._move(local, tally)
 
-    def _loss(self, part: Batch, total_weight: float, total_tokens: int, tally: Tally) -> torch.Tensor:
+    def _loss(self, part: Batch, total_weight: float, total_tokens: float, tally: Tally) -> torch.Tensor:
         """This micro-batch's part of the mini-batch's loss, policy and critic together."""
         settings = self._config.algorithm
         sampled_BT = part.sampled_BT

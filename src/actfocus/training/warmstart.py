@@ -17,6 +17,7 @@ from actfocus.config import Config, EnvConfig, EnvName, EvaluationConfig, ModelC
 from actfocus.envs import make_env, parse_reply
 from actfocus.errors import NonFiniteError, RunError
 from actfocus.evaluation import evaluate
+from actfocus.focus import Role
 from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
@@ -65,7 +66,7 @@ def imitate(model: LanguageModel, chat: Chat, config: WarmstartConfig, progress:
     for step, batch in enumerate(_batches(config, chat)):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _course(step, total)
-        loss = _update(model, optimizer, batch, config.context_weight, parameters)
+        loss = _update(model, optimizer, batch, config, parameters)
         losses.append(loss)
         progress.advance({"update": step + 1, "loss": loss})
     progress.end()
@@ -76,17 +77,18 @@ def _update(
     model: LanguageModel,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    context_weight: float,
+    config: WarmstartConfig,
     parameters: list[torch.nn.Parameter],
 ) -> float:
     """One update; returns the mean loss of the demonstrator's tokens alone."""
     chosen_BT = batch.sampled_BT
-    if context_weight > 0:
+    if config.context_weight > 0:
         chosen_BT = torch.arange(chosen_BT.shape[1]) < batch.lengths_B[:, None]
         chosen_BT[:, 0] = False  # nothing predicts the first token
     losses_N = -model.token_scores(batch.ids_BT, chosen_BT).logprobs
     is_reply_N = batch.sampled_BT[chosen_BT]
-    weights_N = torch.where(is_reply_N, 1.0, context_weight)
+    weights_N = torch.where(is_reply_N, 1.0, config.context_weight)
+    weights_N[batch.roles_BT[chosen_BT] == Role.ACTION] = config.action_weight
     loss = (weights_N * losses_N).sum() / weights_N.sum()
     if not loss.isfinite():
         raise NonFiniteError("the warm start's loss is not finite: lower --lr")

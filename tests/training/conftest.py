@@ -1,0 +1,117 @@
+"""A tiny model that has just learnt the reply format, and small configurations that train it.
+
+The model stands for `tiny`: the same architecture, its own tokenizer, warm-started until some of its replies
+are well-formed, so that batches hold action tokens. It is made once per session.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from actfocus.config import Config, EnvConfig, ModelConfig, WarmstartConfig
+from actfocus.models.chat import Chat
+from actfocus.models.language_model import LanguageModel
+from actfocus.models.loading import load
+from actfocus.models.tiny import tiny_model, tiny_tokenizer
+from actfocus.report.progress import SilentProgress
+from actfocus.rollout.batch import Batch, collate
+from actfocus.rollout.trajectory import Start, Trajectory
+from actfocus.training.demonstrations import demonstration, demonstration_texts
+from actfocus.training.distributed import Processes
+from actfocus.training.warmstart import imitate
+
+ENV = EnvConfig(name="frozen-lake", turns=2, actions_per_turn=1)
+
+SMALL: dict[str, Any] = {
+    "env": {"name": "frozen-lake", "turns": 2, "actions_per_turn": 1},
+    "algorithm": {"name": "grpo"},
+    "rollout": {"prompts": 2, "group": 4, "keep": 1.0, "context": 400, "response": 32},
+    "optimizer": {"lr": 1e-3, "mini_batch": 4, "micro_batch": 3},
+    "evaluation": {"every": 2, "states": 3, "samples": 2},
+    "steps": 3,
+    "checkpoint_every": 2,
+    "save_episodes_every": 2,
+    "seed": 5,
+}
+"""A run of about two seconds."""
+
+
+def lessons(model: Path | str = "tiny", **settings: Any) -> WarmstartConfig:
+    """Short demonstrations, for the warm start of the tests' own model."""
+    given = {"env": ENV, "model": ModelConfig(name=str(model)), "remarks": 1, "batch": 8, "lr": 1e-2}
+    return WarmstartConfig(**{**given, **settings})
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with the tests' model."""
+    config = lessons(episodes=400)
+    texts = [text for episode in range(40) for pair in demonstration_texts(config, episode) for text in pair]
+    tokenizer = tiny_tokenizer(texts)
+    chat = Chat(tokenizer)
+    # The shape of `tiny`, smaller: what is tested here does not depend on how clever it is.
+    shape = tiny_model(tokenizer).config
+    shape.update({"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LanguageModel(LlamaForCausalLM(shape))
+    imitate(model, chat, config, SilentProgress())
+    folder = tmp_path_factory.mktemp("model")
+    model.causal_lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make_config(model_folder: Path) -> Callable[..., Config]:
+    """`SMALL` with the tests' model; keyword arguments replace single keys of its sections."""
+
+    def make(**changes: Any) -> Config:
+        settings = {"model": {"name": str(model_folder)}, **SMALL}
+        for key, value in changes.items():
+            settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
+        return Config.model_validate(settings)
+
+    return make
+
+
+@pytest.fixture
+def loaded(model_folder: Path) -> tuple[LanguageModel, Chat]:
+    """The tests' model and its tokenizer, fresh."""
+    return load(ModelConfig(name=str(model_folder)))
+
+
+@pytest.fixture(scope="session")
+def processes() -> Processes:
+    return Processes()
+
+
+@pytest.fixture(scope="session")
+def demonstrated(model_folder: Path) -> list[Trajectory]:
+    """Eight demonstrations in two groups, with returns that differ and figures of every role."""
+    _, chat = load(ModelConfig(name=str(model_folder)))
+    records = []
+    for episode in range(8):
+        record = demonstration(lessons(), chat, episode)
+        record.start = Start(episode // 4, episode % 4, level_seed=0, chance_seed=0, sampling_seed=0)
+        record.rewards = [0.3 * ((episode * 5) % 7) - 0.5]
+        records.append(record)
+    return records
+
+
+@pytest.fixture
+def batch(demonstrated: list[Trajectory]) -> Batch:
+    """The demonstrations as a batch, not scored yet."""
+    return collate(demonstrated)
+
+
+def double(batch: Batch) -> Batch:
+    """The batch in float64, in place."""
+    for name, value in vars(batch).items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            setattr(batch, name, value.double())
+    return batch
