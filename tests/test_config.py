@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from actfocus.config import (
+    ENV_NAMES,
     Config,
     EnvConfig,
     WarmstartConfig,
@@ -210,6 +211,8 @@ BOUNDS = {"ge": "min_value", "gt": "min_value", "le": "max_value", "lt": "max_va
 def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
     """Valid values of a field, from its annotation and bounds."""
     origin, args = get_origin(annotation), get_args(annotation)
+    if any(isinstance(each, AfterValidator) for each in metadata):
+        return st.sampled_from([*ENV_NAMES, "games.mine:Game"])
     if origin is Annotated:
         inner = args[1].metadata if isinstance(args[1], FieldInfo) else []
         return values(args[0], [*metadata, *inner])

@@ -4,6 +4,7 @@ Defaults are the paper's (arXiv 2605.14558) where it gives them; `recipes/*.toml
 file must not import torch: a wrong value has to be refused at once.
 """
 
+import re
 import reprlib
 import tomllib
 from collections.abc import Iterable
@@ -12,11 +13,26 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from actfocus.errors import ConfigError, did_you_mean
 
-EnvName = Literal["frozen-lake", "sokoban", "sudoku"]
+ENV_NAMES = ("frozen-lake", "sokoban", "sudoku")
+
+
+def known_env(name: str) -> str:
+    """Refuse a game that is neither ours nor a class of the user's own, as `package.module:Class`."""
+    if name not in ENV_NAMES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise ValueError(
+            f"input should be one of {', '.join(ENV_NAMES)}, or a class of your own as package.module:Class,"
+            f" got {name!r}{did_you_mean(name, ENV_NAMES)}"
+        )
+    return name
+
+
+EnvName = Annotated[
+    str, AfterValidator(known_env), tyro.conf.arg(metavar=f"{{{','.join(ENV_NAMES)}}}|MODULE:CLASS")
+]
 SignalName = Literal["energy", "entropy", "nll", "shift"]
 
 
@@ -37,7 +53,7 @@ class EnvConfig(_Section):
     """The game. What is left out is the game's own constant."""
 
     name: Annotated[EnvName, tyro.conf.arg(aliases=["--env"])] = "frozen-lake"
-    """Which game."""
+    """Which game, or a class of your own."""
     turns: Annotated[Annotated[int, Field(ge=1)] | None, _optional("INT")] = None
     """Replies in an episode."""
     actions_per_turn: Annotated[Annotated[int, Field(ge=1)] | None, _optional("INT")] = None
@@ -215,6 +231,9 @@ class WarmstartConfig(_Section):
     """Share of the turns that play random actions instead of the expert's."""
     remarks: Annotated[int, Field(ge=1)] = 8
     """Sentences of reasoning per turn, on average."""
+    plain_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the episodes, the first ones, whose reasoning keeps one order and wording: a model that starts
+    from nothing learns to read the state there, before it learns to vary."""
     context_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Weight in the loss of what the environment says; above 0 for a model that starts from nothing."""
     action_weight: Annotated[float, Field(ge=0)] = 1.0

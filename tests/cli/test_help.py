@@ -74,7 +74,6 @@ def test_bash_accepts_the_script(script: Path) -> None:
     [
         ("tr", ["train"]),
         ("train --focus.a", ["--focus.alpha"]),
-        ("train --env so", ["sokoban"]),
         ("train --algorithm pp", ["ppo"]),
         ("eval --s", ["--states", "--samples", "--step"]),
     ],

@@ -13,6 +13,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from actfocus.config import Config, EnvConfig, ModelConfig, WarmstartConfig
+from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
@@ -22,6 +23,7 @@ from actfocus.rollout.batch import Batch, collate
 from actfocus.rollout.trajectory import Start, Trajectory
 from actfocus.training.demonstrations import demonstration, demonstration_texts
 from actfocus.training.distributed import Processes
+from actfocus.training.run import train
 from actfocus.training.warmstart import imitate
 
 ENV = EnvConfig(name="frozen-lake", turns=2, actions_per_turn=1)
@@ -29,7 +31,7 @@ ENV = EnvConfig(name="frozen-lake", turns=2, actions_per_turn=1)
 SMALL: dict[str, Any] = {
     "env": {"name": "frozen-lake", "turns": 2, "actions_per_turn": 1},
     "algorithm": {"name": "grpo"},
-    "rollout": {"prompts": 2, "group": 4, "keep": 1.0, "context": 400, "response": 32},
+    "rollout": {"prompts": 2, "group": 4, "keep": 1.0, "context": 520, "response": 32},
     "optimizer": {"lr": 1e-3, "mini_batch": 4, "micro_batch": 3},
     "evaluation": {"every": 2, "states": 3, "samples": 2},
     "steps": 3,
@@ -66,7 +68,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config(model_folder: Path) -> Callable[..., Config]:
     """`SMALL` with the tests' model; keyword arguments replace single keys of its sections."""
 
@@ -92,11 +94,17 @@ def processes() -> Processes:
 
 @pytest.fixture(scope="session")
 def demonstrated(model_folder: Path) -> list[Trajectory]:
-    """Eight demonstrations in two groups, with returns that differ and figures of every role."""
+    """Eight demonstrations in two groups, with returns that differ and tokens of every role.
+
+    Of the long opening prompt only a few tokens are kept, a different number in each.
+    """
     _, chat = load(ModelConfig(name=str(model_folder)))
     records = []
     for episode in range(8):
         record = demonstration(lessons(), chat, episode)
+        opening = next(t for t, role in enumerate(record.roles) if role != Role.CONTEXT)
+        for name in ("ids", "roles", "logprobs", "turns"):
+            setattr(record, name, getattr(record, name)[opening - 3 - episode :])
         record.start = Start(episode // 4, episode % 4, level_seed=0, chance_seed=0, sampling_seed=0)
         record.rewards = [0.3 * ((episode * 5) % 7) - 0.5]
         records.append(record)
@@ -107,6 +115,28 @@ def demonstrated(model_folder: Path) -> list[Trajectory]:
 def batch(demonstrated: list[Trajectory]) -> Batch:
     """The demonstrations as a batch, not scored yet."""
     return collate(demonstrated)
+
+
+@pytest.fixture(scope="session")
+def finished(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of an uninterrupted run of `SMALL` with the algorithm of that name. Not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+
+    def run(algorithm: str) -> Path:
+        path = folder / algorithm
+        if not path.exists():
+            train(make_config(algorithm={"name": algorithm}), path, progress=SilentProgress())
+        return path
+
+    return run
+
+
+def equal_in_equal_runs(run: Path) -> dict[str, bytes]:
+    """The files of a run that config, seed and machine decide, byte for byte."""
+    names = ["config.toml", "environment.json", "metrics.jsonl"]
+    files = [run / name for name in names]
+    files += [path for folder in ("checkpoints", "episodes") for path in sorted((run / folder).rglob("*"))]
+    return {str(path.relative_to(run)): path.read_bytes() for path in files if path.is_file()}
 
 
 def double(batch: Batch) -> Batch:

@@ -9,7 +9,7 @@ import tyro
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Outcome
-from actfocus.config import EnvConfig, EnvName
+from actfocus.config import EnvConfig, EnvName, known_env
 from actfocus.errors import ConfigError
 from actfocus.report.tables import figures_table
 
@@ -68,10 +68,19 @@ class CheckEnv:
                 raise ConfigError(
                     f"{key}: input should be greater than or equal to 1, got {getattr(self, key)}"
                 )
+        try:
+            known_env(self.env)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         from actfocus.envs.check import check_environment
 
         print(f"checking {self.env}: {self.seeds} levels, {self.fuzz} replies", file=sys.stderr, flush=True)
-        report = check_environment(self.env, seeds=self.seeds, fuzz=self.fuzz)
+        report = check_environment(
+            self.env,
+            seeds=self.seeds,
+            fuzz=self.fuzz,
+            progress=lambda text: print(text, file=sys.stderr, flush=True),
+        )
         figures = dataclasses.asdict(report)
         problems = [str(problem) for problem in figures.pop("problems")]
         verdict = f"{self.env}: no problem found" if report.ok else f"{self.env}: {len(problems)} problems"

@@ -1,10 +1,14 @@
 """FrozenLake, Sokoban and Sudoku as text games on the Gymnasium API."""
 
+import importlib
+import os
+import sys
 from typing import Any
 
 import gymnasium
 
 from actfocus.envs.protocol import Reply, TextEnv, parse_reply
+from actfocus.errors import ConfigError
 
 ENVIRONMENTS = {
     "frozen-lake": "actfocus/FrozenLake-v0",
@@ -34,11 +38,31 @@ def register_environments() -> None:
 
 
 def make_env(name: str, **settings: Any) -> TextEnv:
-    """The environment `name` (as on the command line) with the given settings."""
+    """The environment `name` (as on the command line) with the given settings.
+
+    Raises:
+        ConfigError: If a class of the user's own cannot be found, or is no `TextEnv`.
+    """
+    if ":" in name:
+        return _own_class(name)(**settings)
     register_environments()
     env = gymnasium.make(ENVIRONMENTS[name], disable_env_checker=True, **settings).unwrapped
     assert isinstance(env, TextEnv)
     return env
+
+
+def _own_class(name: str) -> type[TextEnv]:
+    module, _, attribute = name.partition(":")
+    # The console script, unlike `python -m`, does not look in the working directory.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot find the game {name}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, TextEnv)):
+        raise ConfigError(f"{name} is no subclass of actfocus.envs.TextEnv")
+    return found
 
 
 __all__ = [

@@ -14,6 +14,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Text
 
+from actfocus.errors import ConfigError
+
 FORMAT_PENALTY = -0.1
 """Added once to a turn whose reply is malformed or names an unknown action."""
 
@@ -117,17 +119,22 @@ class TextEnv(gymnasium.Env[str, str]):
     def play(self, action: Any) -> tuple[float, bool]:
         """Play one action: its reward, and whether the game is over. Sets `self.success` when solved."""
 
-    @abstractmethod
+    # What only demonstrations and checks need. ---------------------------------------------------------
+
     def expert_actions(self) -> list[str]:
         """A shortest list of actions that solves the game from here; empty if there is none."""
+        raise self._no_demonstrations("expert_actions")
 
-    @abstractmethod
     def random_action(self, rng: np.random.Generator) -> str:
         """A legal action, uniformly at random."""
+        raise self._no_demonstrations("random_action")
 
-    @abstractmethod
     def remarks(self, rng: np.random.Generator) -> list[str]:
         """True sentences about the state, in random order and wording: the stuff of demonstrations."""
+        raise self._no_demonstrations("remarks")
+
+    def _no_demonstrations(self, method: str) -> ConfigError:
+        return ConfigError(f"{type(self).__name__} cannot be demonstrated: it has no method {method}")
 
     # What all games share. -----------------------------------------------------------------------------
 

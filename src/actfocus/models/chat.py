@@ -5,6 +5,7 @@ ids around them, and only text is ever made from ids, not ids from sampled text.
 """
 
 from collections.abc import Sequence
+from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
 
@@ -35,10 +36,8 @@ class Chat:
         self.tokenizer = tokenizer
         self._pieces: dict[int, str] = {}
         self._takes_system = self._try_system_role()
-        # The template may end a turn with another token (<|im_end|>) than the tokenizer ends a text with.
-        closing = self._encode(self._render_next("u"))[0]
-        special = closing in tokenizer.all_special_ids
-        self._end_of_turn: int = closing if special else tokenizer.eos_token_id
+        self._closing = self._find_closing()
+        self._end_of_turn: int = self._closing[-1] if self._closing else tokenizer.eos_token_id
         self.end_ids = {tokenizer.eos_token_id, self._end_of_turn}
 
     def opening(self, system: str, user: str) -> list[int]:
@@ -52,7 +51,8 @@ class Chat:
         template's end-of-turn token is put in, as context.
         """
         ids = self._encode(self._render_next(user))
-        return ids[1:] if reply_ended and ids[0] in self.end_ids else ids
+        closed = len(self._closing)
+        return ids[closed:] if reply_ended and ids[:closed] == self._closing else ids
 
     def encode_reply(self, text: str) -> list[int]:
         """Ids of a reply that was written and not sampled (a demonstration), end of turn included."""
@@ -62,13 +62,14 @@ class Chat:
         """Text of sampled ids, and for each id the range [start, end) of the characters it writes.
 
         Ids that end a turn write nothing. Where several ids write one character between them (the bytes of
-        an emoji), each carries the whole character.
+        an emoji), each carries the whole character. Bytes that make no character write the replacement
+        character, and it is theirs alone: the tag that follows them keeps its own range.
         """
         visible = [i for i in ids if i not in self.end_ids]
         pieces = [self._piece(i) for i in visible]
         text = self._text(visible)
         if _UNFINISHED in text or "".join(pieces) != text:
-            text, ranges = self._decode_slowly(visible)
+            text, ranges = self._decode_slowly(visible, text)
         else:
             ranges, start = [], 0
             for piece in pieces:
@@ -78,18 +79,32 @@ class Chat:
         end = len(text)
         return text, [(end, end) if i in self.end_ids else next(remaining) for i in ids]
 
-    def _decode_slowly(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """Grow a window until it ends on a whole character, for ids that do not decode one by one."""
+    def _decode_slowly(
+        self, ids: Sequence[int], whole_text: str, *, slide: bool = True
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Decode a growing window, for ids that do not decode one by one.
+
+        The window slides on where it ends on a whole character. A few decoders look further back than it
+        reaches; they are asked again with a window that holds everything.
+        """
         text, ranges = "", []
-        window, done = 0, 0  # decoded together; already accounted for
-        for now in range(1, len(ids) + 1):
-            before, after = self._text(ids[window:done]), self._text(ids[window:now])
-            if after.endswith(_UNFINISHED) and now < len(ids):
-                continue
-            start = len(text)
-            text += after[len(before) :]
-            ranges += [(start, len(text))] * (now - done)
-            window, done = done, now
+        window, settled, before = 0, 0, ""
+        for now, token_id in enumerate(ids, start=1):
+            after = self._text(ids[window:now])
+            kept = len(commonprefix([before, after]))
+            if before.endswith(_UNFINISHED) and after != before + self._piece(token_id):
+                kept = min(kept, len(before) - 1)  # the id goes on with the unfinished character
+            start = len(text) - len(before) + kept
+            text = text[: len(text) - len(before)] + after
+            if kept < len(before):  # where several replacement characters became one, all their ids wrote it
+                ranges[window:] = [(min(lo, start), min(hi, len(text))) for lo, hi in ranges[window:]]
+            ranges.append((start, len(text)))
+            if slide and not after.endswith(_UNFINISHED):
+                window, settled = settled, now
+                after = self._text(ids[window:now])
+            before = after
+        if slide and text != whole_text:
+            return self._decode_slowly(ids, whole_text, slide=False)
         return text, ranges
 
     def _piece(self, token_id: int) -> str:
@@ -112,16 +127,35 @@ class Chat:
             return [{"role": "system", "content": system}, {"role": "user", "content": user}]
         return [{"role": "user", "content": f"{system}\n\n{user}"}]
 
-    def _render_next(self, user: str) -> str:
-        messages = [
-            *self._opening_messages("s", "u"),
-            {"role": "assistant", "content": _REPLY_MARK},
-            {"role": "user", "content": user},
-        ]
-        return self._render(messages).partition(_REPLY_MARK)[2]
+    def _find_closing(self) -> list[int]:
+        """Ids that the template puts behind a reply, up to its end-of-turn token; empty if it has none.
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        The end of a turn may be another token (<|im_end|>) than the tokenizer ends a text with, and a blank
+        may stand before it. A template without one starts the next turn at once, and that start then ends
+        the turn.
+        """
+        # `all_special_ids` alone would leave out what has no role of its own, such as the <|end|> of Phi-3.
+        added = self.tokenizer.added_tokens_decoder.items()
+        special = {*self.tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+        closing = self._encode(self._after_reply([]))
+        ends = [k for k, token_id in enumerate(closing) if token_id in special]
+        if ends:
+            return closing[: ends[0] + 1]
+        first = self._encode(self._render_next("u"))[:1]
+        return first if special.issuperset(first) else []
+
+    def _render_next(self, user: str) -> str:
+        return self._after_reply([{"role": "user", "content": user}])
+
+    def _after_reply(self, following: list[dict[str, str]]) -> str:
+        reply = {"role": "assistant", "content": _REPLY_MARK}
+        messages = [*self._opening_messages("s", "u"), reply, *following]
+        return self._render(messages, header=bool(following)).partition(_REPLY_MARK)[2]
+
+    def _render(self, messages: list[dict[str, str]], *, header: bool = True) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=header
+        )
         return text
 
     def _try_system_role(self) -> bool:

@@ -1,5 +1,6 @@
 """From a name to a model and its tokenizer: a hub id, a folder, a .gguf file."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from actfocus.config import ModelConfig
 from actfocus.errors import ModelError
@@ -47,7 +49,9 @@ def skeleton(config: ModelConfig, *, path: str | Path | None = None) -> Any:
 
 
 def _source(config: ModelConfig, path: str | Path | None) -> str:
-    return str(path or (registry.smollm2_path() if config.name == registry.SMOLLM2 else config.name))
+    if path is None and config.name == registry.SMOLLM2:
+        path = registry.smollm2_path()
+    return os.path.expanduser(path or config.name)
 
 
 def _where(source: str) -> tuple[str, dict[str, str]]:
@@ -56,11 +60,24 @@ def _where(source: str) -> tuple[str, dict[str, str]]:
     return source, {}
 
 
+# Its bars would stand between the lines of ours.
+disable_progress_bar()
+
+
 def _read(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     where, options = _where(source)
     with _explained(source):
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            where, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    # Transformers draws such weights at random and goes on.
+    unread = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if unread:
+        raise ModelError(
+            f"cannot load the model {source}: {len(unread)} of its weights are missing or have the wrong shape"
+            f" (the first is {unread[0]}); get the files again"
+        )
     return model, tokenizer
 
 

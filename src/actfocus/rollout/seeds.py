@@ -24,7 +24,8 @@ class Stream(IntEnum):
 
 def derive_seed(stream: Stream, *key: int) -> int:
     """A 63-bit seed that depends on `stream` and `key` alone, never one that evaluation uses."""
-    state = np.random.SeedSequence([int(stream), *key]).generate_state(1, np.uint64)[0]
+    # With its length, because a SeedSequence does not tell a key from the same key with zeros behind it.
+    state = np.random.SeedSequence([int(stream), len(key), *key]).generate_state(1, np.uint64)[0]
     return max(int(state >> np.uint64(1)), EVALUATION_SEEDS.stop)
 
 

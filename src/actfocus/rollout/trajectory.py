@@ -40,7 +40,7 @@ class Trajectory:
     @property
     def total_return(self) -> float:
         """R: the sum of all rewards and penalties."""
-        return sum(self.rewards)
+        return float(sum(self.rewards))  # a float also where there was no turn
 
     @property
     def sampled(self) -> int:

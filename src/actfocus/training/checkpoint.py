@@ -42,7 +42,8 @@ def save_checkpoint(
         OSError: If the disk is full; what was saved before is untouched.
     """
     final, aside = folder / f"step_{step}", folder / f".step_{step}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    for leftover in folder.glob(".step_*.partial"):  # of a run that was killed while it saved
+        shutil.rmtree(leftover)
     try:
         aside.mkdir()
         policy.model.save_pretrained(aside / "model")  # type: ignore[operator]
@@ -53,12 +54,12 @@ def save_checkpoint(
         save_file(_optimizer_tensors(optimizer), aside / "optimizer.safetensors")
         _write_manifest(aside, step)
         verify(aside)
+        if final.exists():  # damaged, or the run would not have come back to this step
+            shutil.rmtree(final)
+        os.replace(aside, final)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    if final.exists():  # left by a run that was killed between the rename and the next step
-        shutil.rmtree(final)
-    os.replace(aside, final)
     fsync_folder(folder)
     for old in _checkpoints(folder):
         if old != final:
@@ -90,7 +91,10 @@ def verify(path: Path) -> int:
         manifest = json.loads((path / MANIFEST).read_text())
         step, files = int(manifest["step"]), dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"the manifest of {path} cannot be read: {error}") from None
+        raise RunError(f"{path / MANIFEST} cannot be read: {error}") from None
+    number = path.name.removeprefix("step_")
+    if number.isdigit() and int(number) != step:
+        raise RunError(f"{path / MANIFEST} is damaged: it speaks of step {step}")
     for name, expected in files.items():
         file = path / name
         if not file.is_file():

@@ -11,6 +11,10 @@ from actfocus.rollout.seeds import Stream, derive_seed
 from actfocus.rollout.trajectory import Start, Trajectory
 
 
+_PLAIN_STYLE = 0
+"""Seed of the one order and wording of plain reasoning."""
+
+
 def demonstration_texts(config: WarmstartConfig, episode: int) -> list[tuple[str, str]]:
     """One episode as pairs of (what the environment says, what the demonstrator replies).
 
@@ -21,14 +25,14 @@ def demonstration_texts(config: WarmstartConfig, episode: int) -> list[tuple[str
     observation, _ = env.reset(seed=derive_seed(Stream.LEVEL, config.seed, episode))
     pairs, over = [], False
     while not over:
-        reply = _reply(env, rng, config)
+        reply = _reply(env, rng, config, plain=episode < config.plain_share * config.episodes)
         pairs.append((observation, reply))
         observation, _, terminated, truncated, _ = env.step(reply)
         over = terminated or truncated
     return pairs
 
 
-def _reply(env: TextEnv, rng: np.random.Generator, config: WarmstartConfig) -> str:
+def _reply(env: TextEnv, rng: np.random.Generator, config: WarmstartConfig, *, plain: bool) -> str:
     """Reasoning that speaks of the state and not of the choice: the action tokens alone decide."""
     count = int(rng.integers(1, env.actions_per_turn + 1))
     expert = env.expert_actions()
@@ -37,9 +41,10 @@ def _reply(env: TextEnv, rng: np.random.Generator, config: WarmstartConfig) -> s
     else:
         actions = expert[:count]
     wanted = int(rng.integers(max(1, config.remarks - 2), config.remarks + 3))
+    wording = np.random.default_rng(_PLAIN_STYLE) if plain else rng
     remarks: list[str] = []
     while len(remarks) < wanted:
-        remarks += env.remarks(rng)
+        remarks += env.remarks(wording)
     reasoning = " ".join(remarks[:wanted])
     answer = f" {ACTION_SEPARATOR} ".join(actions)
     return f"<think> {reasoning}</think><answer> {answer}</answer>"

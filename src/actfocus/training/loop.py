@@ -3,6 +3,7 @@
 Legend: B trajectories, T tokens.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ class Loop:
                 nothing has been updated then.
         """
         with step.watch("rollout"):
-            step.episodes = self._rollout(step.number)
+            self._rollout(step)
             step.kept = keep_varied_groups(step.episodes, self._config.kept_groups)
             step.batch = collate(step.kept, self._processes.device)
         with step.watch("score"):
@@ -105,20 +106,30 @@ class Loop:
             updates = self._updater.update(step.batch, step.number)
         step.metrics = rollout_metrics(step.episodes) | batch_metrics(step.batch) | updates
 
-    def _rollout(self, step: int) -> list[Trajectory]:
+    def _rollout(self, step: Step) -> None:
         settings, env = self._config.rollout, self._config.env
-        starts = training_starts(self._config.seed, step, settings.prompts, settings.group)
+        starts = training_starts(self._config.seed, step.number, settings.prompts, settings.group)
         # Whole groups go to one rank: their first prompt is computed once.
         groups = [starts[i : i + settings.group] for i in range(0, len(starts), settings.group)]
         own = [start for group in self._processes.share(groups) for start in group]
-        records = sample_episodes(
-            self._policy,
-            self._chat,
-            lambda: make_env(env.name, **env.settings()),
-            own,
-            limits=Limits(settings.context, settings.response),
-        )
-        return sorted(self._processes.gather(records), key=lambda record: record.start)
+        broken: list[str] = []
+        try:
+            records = sample_episodes(
+                self._policy,
+                self._chat,
+                lambda: make_env(env.name, **env.settings()),
+                own,
+                limits=Limits(settings.context, settings.response),
+            )
+        except NonFiniteError as error:
+            # The other ranks must hear of it: they would wait for these episodes forever.
+            records, broken = [Trajectory(start) for start in own], [str(error)]
+        step.episodes = sorted(self._processes.gather(records), key=lambda record: record.start)
+        for problem in self._processes.gather(broken):
+            raise NonFiniteError(problem)
+        # Of all episodes: those that are not trained on are in the metrics.
+        if not all(math.isfinite(record.total_return) for record in step.episodes):
+            raise NonFiniteError("rewards not finite")
 
     def _weights(self, batch: Batch) -> torch.Tensor:
         focus = self._config.focus
@@ -135,7 +146,6 @@ def _require_finite(batch: Batch) -> None:
     """Refuse figures that would poison every weight of the model."""
     sampled_BT = batch.sampled_BT
     figures = {
-        "rewards": batch.returns_B,
         "the policy's log-probabilities": batch.old_logprobs_BT,
         "the reference's log-probabilities": batch.ref_logprobs_BT,
         "the critic's values": batch.values_BT,
@@ -143,8 +153,7 @@ def _require_finite(batch: Batch) -> None:
     for name, tensor in figures.items():
         if tensor is None:
             continue
-        chosen = tensor[sampled_BT] if tensor.dim() == 2 else tensor
-        if not chosen.isfinite().all():
+        if not tensor[sampled_BT].isfinite().all():
             raise NonFiniteError(f"{name} not finite")
     is_action_BT = batch.roles_BT == Role.ACTION
     if batch.signal_BT is not None and not batch.signal_BT[is_action_BT].isfinite().all():

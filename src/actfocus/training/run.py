@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def train(config: Config, out: Path, *, progress: Progress) -> dict[str, Any]:
     processes = Processes()
     run = RunDirectory.create(out, config) if processes.is_main else RunDirectory(out)
     processes.wait()
-    return Run(config, run, processes, progress).go(start=0)
+    with run.locked() if processes.is_main else nullcontext():
+        return Run(config, run, processes, progress).go(start=0)
 
 
 def resume(path: Path, *, progress: Progress, changes: Config | None = None) -> dict[str, Any]:
@@ -53,10 +55,20 @@ def resume(path: Path, *, progress: Progress, changes: Config | None = None) -> 
     config = run.config()
     if changes is not None:
         run.refuse_changes(changes)
-    if processes.is_main:
-        run.lock()
+    with run.locked() if processes.is_main else nullcontext():
+        return _continue(config, run, processes, progress)
+
+
+def _continue(
+    config: Config, run: RunDirectory, processes: Processes, progress: Progress
+) -> dict[str, Any]:
     checkpoint = latest_checkpoint(run.checkpoints)
     start = verify(checkpoint) if checkpoint is not None else 0
+    if checkpoint is not None and start == config.steps:
+        progress.note(f"{run.path} has all of its {start} steps already: there is nothing to train")
+        if processes.is_main:
+            draw_learning_curve(run)
+        return summarise_run(run) | {"seconds": 0.0}
     whole = Run(config, run, processes, progress)
     if checkpoint is not None:
         progress.note(f"resuming after step {start}")
@@ -106,12 +118,19 @@ class Run:
         try:
             self.loop.run(step)
         except NonFiniteError as error:
-            raise self._give_up(step, error) from error
+            raise self._give_up(step, f"stopped before the update: {error}") from error
         is_last = number == config.steps
+        is_saved = is_last or number % config.checkpoint_every == 0
         metrics = dict(step.metrics)
-        if is_last or number % config.evaluation.every == 0:
-            with step.watch("evaluation"):
-                metrics |= self._evaluate()
+        try:
+            if is_last or number % config.evaluation.every == 0:
+                with step.watch("evaluation"):
+                    metrics |= self._evaluate()
+            if is_saved:
+                assert step.batch is not None
+                self.updater.require_healthy(step.batch)
+        except NonFiniteError as error:
+            raise self._give_up(step, f"is not kept, its update broke the model: {error}") from error
         if not self.processes.is_main:
             return
         every = config.save_episodes_every
@@ -119,7 +138,7 @@ class Run:
             self.directory.write_episodes("episodes", number, step.records())
         seconds = time.perf_counter() - began
         self._record(number, metrics, step.watch.seconds | {"step": seconds})
-        if is_last or number % config.checkpoint_every == 0:
+        if is_saved:
             self._save(number)
         self.progress.advance({"step": number, "seconds": seconds} | _shown(metrics))
 
@@ -146,7 +165,7 @@ class Run:
             optimizer=self.updater.optimizer,
         )
 
-    def _give_up(self, step: Step, error: NonFiniteError) -> NonFiniteError:
+    def _give_up(self, step: Step, problem: str) -> NonFiniteError:
         """Write the offending batch, and say what is left and what to do."""
         where = "nothing was sampled"
         if self.processes.is_main and step.episodes:
@@ -154,8 +173,7 @@ class Run:
         kept = latest_checkpoint(self.directory.checkpoints)
         last = f"the last healthy checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return NonFiniteError(
-            f"step {step.number} stopped before the update: {error}; {where}; {last}. Start a new run with a"
-            " lower optimizer.lr"
+            f"step {step.number} {problem}; {where}; {last}. Start a new run with a lower optimizer.lr"
         )
 
     def _pin_environment(self) -> None:

@@ -14,9 +14,11 @@ import gzip
 import json
 import math
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from actfocus.config import Config, differences, load_toml, to_toml
 from actfocus.errors import RunError
@@ -50,28 +52,32 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 class RunDirectory:
-    """One run's files. Made by `create` or `open`; holds a lock while the run goes on."""
+    """One run's files. Made by `create` or `open`; `locked` while the run goes on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self._lock: TextIO | None = None
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunDirectory":
         """A new run. Raises `RunError` if anything is there already."""
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
+        if path.exists() or path.is_symlink():
             raise RunError(
                 f"{path} exists already and is never overwritten: choose another --out, or continue it with"
                 f" `actfocus train --resume {path}`"
-            ) from None
-        run = cls(path)
-        run.lock()
-        run.checkpoints.mkdir()
-        write_whole(path / "config.toml", to_toml(config).encode())
-        return run
+            )
+        # Made aside and renamed: a run that is killed here is not there at all, or can be resumed.
+        aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            cls(aside).checkpoints.mkdir(parents=True)
+            write_whole(aside / "config.toml", to_toml(config).encode())
+            os.rename(aside, path)  # refuses a folder that was filled in the meantime
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        fsync_folder(path.parent)
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -80,13 +86,15 @@ class RunDirectory:
             raise RunError(f"{path} is not a run: it holds no config.toml")
         return cls(path)
 
-    def lock(self) -> None:
-        """Claim the run for this process, until it ends. Raises `RunError` if another one has it."""
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{self.path} is being trained by another process") from None
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Claim the run for this process. Raises `RunError` if another one has it."""
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{self.path} is being trained by another process") from None
+            yield
 
     def config(self) -> Config:
         """The configuration that the run was started with."""
@@ -127,10 +135,12 @@ class RunDirectory:
     def rewind(self, step: int) -> None:
         """Drop the lines after `step`: the steps after the checkpoint are run again, to the same bits."""
         for name in ("metrics.jsonl", "timing.jsonl"):
-            if (self.path / name).exists():
+            path = self.path / name
+            if path.exists():
                 kept = [line for line in self.lines(name) if line["step"] <= step]
                 text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-                write_whole(self.path / name, text.encode())
+                if path.read_text() != text:
+                    write_whole(path, text.encode())
 
     def write_episodes(self, folder: str, step: int, records: Iterable[dict[str, Any]]) -> Path:
         """Write `FOLDER/step_N.jsonl.gz`, one episode a line; equal episodes give equal bytes."""

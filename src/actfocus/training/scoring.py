@@ -83,13 +83,16 @@ class Scorer:
         """Figures [F, B, T] of the chosen tokens, 0 elsewhere, from one pass over all rows."""
         figures_FBT = torch.zeros(0)
         own_rows = self._processes.share(range(len(batch)))
-        for rows in micro_batches(batch, own_rows, self._config.optimizer.micro_batch):
+        # A rank without rows scores one all the same, to know the shape of what is added up.
+        for rows in micro_batches(batch, own_rows or [0], self._config.optimizer.micro_batch):
             part = batch.rows(rows)
             longest = part.ids_BT.shape[1]
             chosen_bt = chosen_BT[rows, :longest]
             figures_FN = torch.stack([*run(part.ids_BT, chosen_bt)])
             if not len(figures_FBT):
                 figures_FBT = figures_FN.new_zeros(len(figures_FN), *chosen_BT.shape)
+            if not own_rows:
+                break
             figures_Fbt = figures_FN.new_zeros(len(figures_FN), *chosen_bt.shape)
             figures_Fbt[:, chosen_bt] = figures_FN
             figures_FBT[:, rows, :longest] = figures_Fbt

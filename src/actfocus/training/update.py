@@ -89,6 +89,18 @@ class Updater:
             self._update_on(batch, rows, tally)
         return self._metrics(tally) | {"lr": self.optimizer.param_groups[0]["lr"]}
 
+    @torch.no_grad()
+    def require_healthy(self, batch: Batch) -> None:
+        """Refuse weights that a finite but far too wide update has broken. Raises `NonFiniteError`."""
+        part = batch.rows([0])
+        scores = self._policy.token_scores(part.ids_BT, part.sampled_BT)
+        figures = {"the policy's log-probabilities": scores.logprobs}
+        if self._critic is not None:
+            figures["the critic's values"] = self._critic(part.ids_BT, part.sampled_BT)
+        for name, figures_N in figures.items():
+            if not figures_N.isfinite().all():
+                raise NonFiniteError(f"{name} not finite")
+
     def _mini_batches(self, count: int, step: int) -> Iterator[list[int]]:
         """Rows of each mini-batch: a new random order in each epoch, the same on every rank."""
         rng = np.random.default_rng(derive_seed(Stream.MINI_BATCHES, self._config.seed, step))

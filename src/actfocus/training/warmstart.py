@@ -8,12 +8,19 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from actfocus.config import Config, EnvConfig, EnvName, EvaluationConfig, ModelConfig, WarmstartConfig
+from actfocus.config import (
+    ENV_NAMES,
+    Config,
+    EnvConfig,
+    EvaluationConfig,
+    ModelConfig,
+    WarmstartConfig,
+)
 from actfocus.envs import make_env, parse_reply
 from actfocus.errors import NonFiniteError, RunError
 from actfocus.evaluation import evaluate
@@ -126,7 +133,7 @@ def _fresh_tiny(config: WarmstartConfig) -> tuple[LanguageModel, Chat]:
 
 def _tokenizer_corpus(episodes: int = 100) -> Iterator[str]:
     """Demonstrations of every environment, so that one tokenizer serves them all."""
-    for name in get_args(EnvName):
+    for name in ENV_NAMES:
         config = WarmstartConfig(env=EnvConfig(name=name), model=ModelConfig())
         yield _system_prompt(config)
         for episode in range(episodes):
