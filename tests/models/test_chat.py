@@ -13,7 +13,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AddedToken
+from tokenizers import Tokenizer, decoders, models
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from actfocus.errors import ModelError
 from actfocus.models.chat import Chat
@@ -172,10 +173,7 @@ def test_decoding_a_long_reply_of_noise_is_quick(chat):
 
 
 def fallback_chat() -> Chat:
-    """A tokenizer of the SentencePiece kind: blanks as ▁, the first of them dropped, unknown bytes as <0xNN>."""
-    from tokenizers import Tokenizer, decoders, models
-    from transformers import PreTrainedTokenizerFast
-
+    """A tokenizer of the SentencePiece kind: blanks as ▁, the first of them dropped, other bytes as <0xNN>."""
     words = ["<unk>", "</s>", "▁", "▁Down", "Down", "a", "中", "</answer>"]
     vocabulary = {word: i for i, word in enumerate([*words, *(f"<0x{b:02X}>" for b in range(256))])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
@@ -210,9 +208,7 @@ def test_byte_fallback_text_is_the_tokenizers_own(data):
     common = [i for i in range(2, 8)] + [8 + b for b in "🙂é".encode()]
     ids = data.draw(st.lists(st.sampled_from(common), max_size=12))
     text, ranges = chat.decode(ids)
-    assert text == chat.tokenizer.decode(
-        ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+    assert text == chat.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert len(ranges) == len(ids)
     assert all(0 <= start <= end <= len(text) for start, end in ranges)
     assert {k for start, end in ranges for k in range(start, end)} == set(range(len(text)))
@@ -231,9 +227,9 @@ NO_SYSTEM = (
     "<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-DEAF_TO_SYSTEM = NO_SYSTEM.replace("{{ raise_exception('no system role') }}{% endif %}", "{% else %}").replace(
-    "{{ eos_token }}{% endfor %}", "{{ eos_token }}{% endif %}{% endfor %}"
-)
+DEAF_TO_SYSTEM = NO_SYSTEM.replace(
+    "{{ raise_exception('no system role') }}{% endif %}", "{% else %}"
+).replace("{{ eos_token }}{% endfor %}", "{{ eos_token }}{% endif %}{% endfor %}")
 BLANK_BEFORE_END = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }} {{ eos_token }}"
     "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
@@ -260,6 +256,7 @@ def with_template(template: str | None) -> Chat:
     "template, end, takes_system",
     [
         (None, "<|end|>", True),
+        (fresh_tokenizer().chat_template, "<|end|>", True),
         (CHATML, "<|im_end|>", True),
         (TRIMMING, "<|end|>", True),
         (NO_SYSTEM, "<|end|>", False),

@@ -1,9 +1,10 @@
 """Loading, promises:
 
-1. A folder or GGUF file gives the model and tokenizer that were saved, bit for bit or as near as the format is.
+1. A folder or GGUF file gives the model and tokenizer that were saved.
 2. Missing, damaged or incomplete files are one line for the user; no weight is ever drawn at random instead.
 """
 
+import json
 import shutil
 
 import gguf
@@ -143,8 +144,6 @@ def write_gguf(path, model, tokenizer):
 
 
 def merges(tokenizer):
-    import json
-
     return json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
 
 
@@ -153,6 +152,7 @@ def test_a_gguf_file_loads(tmp_path):
     write_gguf(path, lively_weights(), fresh_tokenizer())
     model, chat = load(ModelConfig(name=str(path)))
     torch.testing.assert_close(logits(model.model), logits(lively_weights()), rtol=1e-4, atol=1e-4)
+    assert {p.device.type for p in skeleton(ModelConfig(name=str(path))).parameters()} == {"meta"}
     assert chat.end_ids == {fresh_tokenizer().eos_token_id}
     assert chat.decode(chat.encode_reply("Down || Left 🙂"))[0] == "Down || Left 🙂"
 

@@ -51,7 +51,11 @@ def lessons(model: Path | str = "tiny", **settings: Any) -> WarmstartConfig:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with the tests' model."""
-    config = lessons(episodes=400)
+    # The same for test files elsewhere that import these fixtures.
+    folder = tmp_path_factory.getbasetemp() / "tiny"
+    if folder.exists():
+        return folder
+    config = lessons(episodes=240)
     texts = [text for episode in range(40) for pair in demonstration_texts(config, episode) for text in pair]
     tokenizer = tiny_tokenizer(texts)
     chat = Chat(tokenizer)
@@ -62,7 +66,6 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         model = LanguageModel(LlamaForCausalLM(shape))
     imitate(model, chat, config, SilentProgress())
-    folder = tmp_path_factory.mktemp("model")
     model.causal_lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -120,7 +123,7 @@ def batch(demonstrated: list[Trajectory]) -> Batch:
 @pytest.fixture(scope="session")
 def finished(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The directory of an uninterrupted run of `SMALL` with the algorithm of that name. Not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
+    folder = tmp_path_factory.getbasetemp() / "finished"
 
     def run(algorithm: str) -> Path:
         path = folder / algorithm

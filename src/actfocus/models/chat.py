@@ -5,7 +5,6 @@ ids around them, and only text is ever made from ids, not ids from sampled text.
 """
 
 from collections.abc import Sequence
-from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
 
@@ -87,11 +86,12 @@ class Chat:
         The window slides on where it ends on a whole character. A few decoders look further back than it
         reaches; they are asked again with a window that holds everything.
         """
-        text, ranges = "", []
-        window, settled, before = 0, 0, ""
+        text, before = "", ""
+        ranges: list[tuple[int, int]] = []
+        window, settled = 0, 0
         for now, token_id in enumerate(ids, start=1):
             after = self._text(ids[window:now])
-            kept = len(commonprefix([before, after]))
+            kept = _common_prefix(before, after)
             if before.endswith(_UNFINISHED) and after != before + self._piece(token_id):
                 kept = min(kept, len(before) - 1)  # the id goes on with the unfinished character
             start = len(text) - len(before) + kept
@@ -153,9 +153,7 @@ class Chat:
         return self._render(messages, header=bool(following)).partition(_REPLY_MARK)[2]
 
     def _render(self, messages: list[dict[str, str]], *, header: bool = True) -> str:
-        text: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=header
-        )
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header)
         return text
 
     def _try_system_role(self) -> bool:
@@ -166,3 +164,8 @@ class Chat:
             )
         except Exception:  # a template raises what it likes
             return False
+
+
+def _common_prefix(a: str, b: str) -> int:
+    """Characters at the start that two texts share."""
+    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -5,6 +5,7 @@ Legend: B trajectories, T tokens, N chosen tokens, D hidden size, V vocabulary.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,14 +30,14 @@ class LanguageModel:
         """Wrap `model`, a `PreTrainedModel` or a `PeftModel` around one.
 
         Raises:
-            ModelError: If trunk and head together do not give the model's own logits, or those are not finite.
+            ModelError: If trunk and head do not give the model's own logits, or those are not finite.
         """
         self.model = model.eval()
         self.has_adapters = not isinstance(model, PreTrainedModel)
-        causal_lm = model.get_base_model() if self.has_adapters else model  # type: ignore[operator]
-        self.causal_lm: PreTrainedModel = causal_lm
-        self.trunk: nn.Module = causal_lm.base_model
-        self._lm_head = causal_lm.get_output_embeddings()
+        wrapped: Any = model
+        self.causal_lm: PreTrainedModel = wrapped.get_base_model() if self.has_adapters else wrapped
+        self.trunk: nn.Module = self.causal_lm.base_model
+        self._lm_head: Any = self.causal_lm.get_output_embeddings()
         self.precision = precision
         self._verify_head()
 
@@ -106,7 +107,9 @@ class LanguageModel:
         with self.autocast():  # in the same arithmetic, or rounding would look like another architecture
             expected = self.causal_lm(input_ids=probe, use_cache=False).logits.float()
         if not expected.isfinite().all():
-            raise ModelError(f"the logits of {type(self.causal_lm).__name__} are not finite: its weights are damaged")
+            raise ModelError(
+                f"the logits of {type(self.causal_lm).__name__} are not finite: its weights are damaged"
+            )
         found = self.head(self.hidden(probe)).float()
         tolerance = 1e-3 if self.precision == "float32" else 2e-2
         if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * expected.abs().max().item()):

@@ -75,7 +75,7 @@ def _read(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     unread = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if unread:
         raise ModelError(
-            f"cannot load the model {source}: {len(unread)} of its weights are missing or have the wrong shape"
+            f"cannot load the model {source}: {len(unread)} of its weights are missing or have another shape"
             f" (the first is {unread[0]}); get the files again"
         )
     return model, tokenizer

@@ -48,7 +48,7 @@ def models() -> list[dict[str, Any]]:
     return [
         {
             "name": TINY,
-            "parameters": 762_368,
+            "parameters": 680_000,
             "source": "ships with actfocus, warm-started for each environment (`make tiny` builds it again)",
             "cached": True,
             "path": str(tiny_path("*").parent),
@@ -125,7 +125,8 @@ def fetch(name: str, *, progress: Notes) -> Path:
         _download(target, progress)
     except OSError as error:
         raise ModelError(
-            f"cannot keep {name} in {target.parent}: {error.strerror or error}; ACTFOCUS_CACHE names another folder"
+            f"cannot keep {name} in {target.parent}: {error.strerror or error};"
+            " set ACTFOCUS_CACHE to another folder"
         ) from error
     progress.note(f"{name} is at {target}")
     return target

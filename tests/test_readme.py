@@ -1,0 +1,73 @@
+"""Every block of the README runs, in the order in which a reader would try them.
+
+Commands run as they are written, with three exceptions: a run is cut short (its options are appended), a model
+that would have to be downloaded is replaced by the shipped one, and `make` targets are only checked to exist,
+because CI runs them itself.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+SMALL_EVALUATION = ["--evaluation.states", "2", "--evaluation.samples", "1"]
+SMALL_ROLLOUT = ["--rollout.prompts", "2", "--rollout.group", "2", "--rollout.response", "24"]
+SHORTER = {
+    "train": ["--steps", "1", *SMALL_ROLLOUT, *SMALL_EVALUATION],
+    "eval": ["--samples", "1"],
+    "warmstart": ["--episodes", "4"],
+    "check-env": ["--seeds", "2", "--fuzz", "50"],
+}
+TINY = str(ROOT / "src" / "actfocus" / "models" / "weights" / "tiny-frozen-lake")
+DOWNLOADED = ("smollm2-135m", "Qwen/Qwen2.5-0.5B-Instruct")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the reader stands: a checkout, as far as the commands see it."""
+    path = tmp_path_factory.mktemp("reader")
+    (path / "recipes").symlink_to(ROOT / "recipes")
+    return path
+
+
+def run(command, folder, text=""):
+    result = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def run_line(line, folder):
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        run(["make", "--dry-run", "-C", str(ROOT), *words[1:]], folder)
+        return
+    assert words[0] == ".venv/bin/actfocus", f"the README's commands start in .venv: {line}"
+    words = [TINY if word in DOWNLOADED else word for word in words[1:]]
+    if words[:2] == ["models", "fetch"]:
+        return
+    if "--resume" not in words:
+        words += SHORTER.get(words[0], [])
+    run([sys.executable, "-m", "actfocus", *words], folder, text="quit\n")
+
+
+def test_the_readme_has_blocks_of_both_kinds():
+    assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_block(number, folder):
+    kind, text = BLOCKS[number]
+    if kind == "bash":
+        for line in filter(None, text.splitlines()):
+            run_line(line, folder)
+        return
+    named = re.match(r"# (\w+\.py)\n", text)
+    path = folder / (named.group(1) if named else "block.py")
+    path.write_text(text)
+    run([sys.executable, str(path)], folder)
