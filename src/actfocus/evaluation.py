@@ -59,7 +59,8 @@ def success_interval(successes_SM: Sequence[Sequence[bool]]) -> tuple[float, flo
     z = 1.959963984540054
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    return rate, max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding could put a bound beyond the rate where the rate is 0 or 1.
+    return rate, min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half))
 
 
 def evaluate(

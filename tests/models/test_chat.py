@@ -173,7 +173,7 @@ def test_decoding_a_long_reply_of_noise_is_quick(chat):
 
 
 def fallback_chat() -> Chat:
-    """A tokenizer of the SentencePiece kind: blanks as ▁, the first of them dropped, other bytes as <0xNN>."""
+    """Of the SentencePiece kind: blanks as ▁, the first of them dropped, other bytes as <0xNN>."""
     words = ["<unk>", "</s>", "▁", "▁Down", "Down", "a", "中", "</answer>"]
     vocabulary = {word: i for i, word in enumerate([*words, *(f"<0x{b:02X}>" for b in range(256))])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))

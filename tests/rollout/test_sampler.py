@@ -8,6 +8,8 @@
 5. Each distinct opening is computed once.
 """
 
+import math
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, Qwen2Config
@@ -19,9 +21,9 @@ from actfocus.models.language_model import LanguageModel
 from actfocus.models.tiny import tiny_model
 from actfocus.rollout.batch import collate
 from actfocus.rollout.context_cache import ContextCache
-from actfocus.rollout.sampler import Limits, sample_episodes
+from actfocus.rollout.sampler import Episode, Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
-from tests.fixtures import Brief
+from tests.fixtures import Brief, lively_weights
 from tests.rollout.scripts import frozen_lake, play_scripts
 
 LIMITS = Limits(900, 24)
@@ -77,6 +79,19 @@ def check_alignment(model, records):
 @pytest.mark.parametrize("game", GAMES)
 def test_recorded_logprobs_are_the_trainers(lively, chat, game):
     check_alignment(lively, play(lively, chat, make=GAMES[game]))
+
+
+def test_recorded_logprobs_are_the_trainers_when_some_episodes_end_before_others(lively, chat, records):
+    """The rows that go on must keep their own contexts, whichever rows leave between them."""
+    seen = set()
+    for context in sorted(len(record.ids) for record in records)[::3]:
+        short = play(lively, chat, limits=Limits(context, 24))
+        turns = [len(record.rewards) for record in short]
+        seen.add(min(turns) < turns[-1] and turns[0] < max(turns))
+        check_alignment(lively, short)
+        for record, whole in zip(short, records, strict=True):
+            assert record.ids == whole.ids[: len(record.ids)]
+    assert True in seen, "a row in front of one that goes on must have ended"
 
 
 SHAPE = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -202,6 +217,20 @@ def test_scripted_experts_succeed_and_replay(chat, game, monkeypatch):
     check_replay(chat, record, make())
 
 
+def test_the_members_of_a_group_have_luck_of_their_own(chat, monkeypatch):
+    """On ice the same replies lead to different places; each record replays with its own luck."""
+    reply = chat.encode_reply("<think> a</think><answer> Right || Down</answer>")
+
+    def make():
+        return make_env("frozen-lake", success_rate=0.34, turns=3)
+
+    records = play_scripts(chat, [[reply] * 3] * 8, make, Limits(3000, 200), monkeypatch)
+    assert len({tuple(record.ids) for record in records}) > 2
+    assert len({record.start.level_seed for record in records}) == 1
+    for record in records:
+        check_replay(chat, record, make())
+
+
 # 4. Limits. ---------------------------------------------------------------------------------------------
 
 
@@ -303,6 +332,16 @@ def test_temperature_zero_takes_the_likeliest_token(lively, chat):
     # No luck is left: the members of a group differ in nothing but the game's chance.
     again = play(lively, chat, starts=training_starts(1, 0, 3, 1), temperature=0)
     assert replies_of(again[0])[0] == replies_of(first[0])[0] == replies_of(first[1])[0]
+
+
+def test_luck_just_below_one_finds_a_token(chat, monkeypatch):
+    """As a float32 such a number is 1, and the last token would be taken, however unlikely."""
+    model = Brief(lively_weights())
+    model.liking = (len(chat.tokenizer) - 1, -float("inf"))
+    monkeypatch.setattr(Episode, "draw", lambda self: math.nextafter(1, 0))
+    for record in play(model, chat, starts=training_starts(0, 0, 1, 1)):
+        assert len(chat.tokenizer) - 1 not in replies_of(record)[0]
+        assert all(math.isfinite(logprob) for logprob in record.logprobs)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])

@@ -46,9 +46,7 @@ class Figures:
             before = [logits[t - 1] for t in where]
             self.energies.append(-torch.stack([f.exp().sum().log() for f in before]))
             logprobs = [f - f.exp().sum().log() for f in before]
-            self.logprobs.append(
-                torch.stack([each[ids[t]] for each, t in zip(logprobs, where, strict=True)])
-            )
+            self.logprobs.append(torch.stack([each[ids[t]] for each, t in zip(logprobs, where, strict=True)]))
             self.entropies.append(torch.stack([-(each.exp() * each).sum() for each in logprobs]))
             if critic is not None:
                 hidden = critic.trunk(input_ids=ids[None]).last_hidden_state[0]
@@ -70,8 +68,10 @@ class Scene:
     critic: Critic | None
     batch: Batch
     updater: Updater
-    reference: Figures
-    old: Figures
+    reference: Any
+    """Figures of the reference by hand, if wanted."""
+    old: Any
+    """Those of policy and critic when the batch was scored."""
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -87,7 +87,12 @@ class Scene:
 
 
 def set_scene(
-    config: Config, loaded: tuple[LanguageModel, Chat], processes: Processes, batch: Batch
+    config: Config,
+    loaded: tuple[LanguageModel, Chat],
+    processes: Processes,
+    batch: Batch,
+    *,
+    by_hand: bool = True,
 ) -> Scene:
     """Score and weigh the batch with the code under test, everything in float64."""
     policy, chat = loaded
@@ -97,7 +102,7 @@ def set_scene(
     if critic is not None:
         perturb(critic, 1)
     reference = make_reference(policy)
-    reference_figures = Figures(policy, None, batch).detached()
+    reference_figures = Figures(policy, None, batch).detached() if by_hand else None
     perturb(policy.model, 2)
     updater = Updater(config, processes, algorithm, policy, critic)
     scorer = Scorer(config, processes, policy, critic, reference)
@@ -105,7 +110,7 @@ def set_scene(
     scorer.score(batch)
     batch.advantages_BT = algorithm.advantages(batch)
     batch.weights_BT = loop._weights(batch)
-    old = Figures(policy, critic, batch).detached()
+    old = Figures(policy, critic, batch).detached() if by_hand else None
     perturb(policy.model, 3)
     if critic is not None:
         perturb(critic, 4)
@@ -113,9 +118,12 @@ def set_scene(
 
 
 def weights(config: Config, roles: Roles, energies: list[torch.Tensor]) -> list[list[float]]:
-    """α on reasoning and on what is in neither span; 1 + β · sigmoid of the standardised energy on actions."""
+    """α on reasoning and in neither span; 1 + β · sigmoid of the standardised energy on actions."""
     of_actions = [
-        float(e) for row, es in zip(roles, energies, strict=True) for r, e in zip(row, es, strict=True) if r == 2
+        float(e)
+        for row, es in zip(roles, energies, strict=True)
+        for r, e in zip(row, es, strict=True)
+        if r == 2
     ]
     mean = sum(of_actions) / len(of_actions)
     deviation = math.sqrt(sum((e - mean) ** 2 for e in of_actions) / len(of_actions) + 1e-6)
@@ -126,7 +134,8 @@ def weights(config: Config, roles: Roles, energies: list[torch.Tensor]) -> list[
         return config.focus.alpha
 
     return [
-        [weight(r, float(e)) for r, e in zip(row, es, strict=True)] for row, es in zip(roles, energies, strict=True)
+        [weight(r, float(e)) for r, e in zip(row, es, strict=True)]
+        for row, es in zip(roles, energies, strict=True)
     ]
 
 

@@ -31,7 +31,7 @@ ENV = EnvConfig(name="frozen-lake", turns=2, actions_per_turn=1)
 SMALL: dict[str, Any] = {
     "env": {"name": "frozen-lake", "turns": 2, "actions_per_turn": 1},
     "algorithm": {"name": "grpo"},
-    "rollout": {"prompts": 2, "group": 4, "keep": 1.0, "context": 520, "response": 32},
+    "rollout": {"prompts": 2, "group": 4, "keep": 1.0, "context": 520, "response": 20},
     "optimizer": {"lr": 1e-3, "mini_batch": 4, "micro_batch": 3},
     "evaluation": {"every": 2, "states": 3, "samples": 2},
     "steps": 3,
@@ -97,6 +97,11 @@ def processes() -> Processes:
 
 @pytest.fixture(scope="session")
 def demonstrated(model_folder: Path) -> list[Trajectory]:
+    """See `demonstrate`."""
+    return demonstrate(model_folder)
+
+
+def demonstrate(model_folder: Path) -> list[Trajectory]:
     """Eight demonstrations in two groups, with returns that differ and tokens of every role.
 
     Of the long opening prompt only a few tokens are kept, a different number in each.
@@ -121,7 +126,9 @@ def batch(demonstrated: list[Trajectory]) -> Batch:
 
 
 @pytest.fixture(scope="session")
-def finished(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def finished(
+    make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """The directory of an uninterrupted run of `SMALL` with the algorithm of that name. Not to be changed."""
     folder = tmp_path_factory.getbasetemp() / "finished"
 

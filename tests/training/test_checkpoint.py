@@ -30,7 +30,6 @@ from actfocus.training import checkpoint as module
 from actfocus.training.checkpoint import latest_checkpoint, load_policy, load_state, save_checkpoint, verify
 from actfocus.training.distributed import Processes
 from actfocus.training.update import Updater
-from tests.training.by_hand import perturb
 from tests.training.test_update import scored
 
 MakeConfig = Callable[..., Config]
@@ -112,7 +111,9 @@ def test_round_trip(
     assert [name for name, tensor in old.tensors().items() if not torch.equal(tensor, after[name])] == []
 
 
-def test_a_run_without_any_update_can_be_saved(make_config: MakeConfig, processes: Processes, folder: Path) -> None:
+def test_a_run_without_any_update_can_be_saved(
+    make_config: MakeConfig, processes: Processes, folder: Path
+) -> None:
     config = make_config(algorithm={"name": "ppo"})
     path = State(config, processes).save(folder, 0)
     fresh = State(config, processes)
@@ -130,7 +131,9 @@ def test_the_policy_is_a_hugging_face_folder(state: State, folder: Path) -> None
     assert torch.equal(*hidden)
 
 
-def test_a_model_of_another_shape_is_refused(state: State, folder: Path, loaded: tuple[LanguageModel, Chat]) -> None:
+def test_a_model_of_another_shape_is_refused(
+    state: State, folder: Path, loaded: tuple[LanguageModel, Chat]
+) -> None:
     path = state.save(folder, 1)
     policy = loaded[0]
     policy.causal_lm.extra = torch.nn.Linear(2, 2)
@@ -198,7 +201,9 @@ def no_space(*_args: object, **_options: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("target", ["save_file", "os.fsync", "os.replace", "fsync_folder", "verify", "json.dump"])
+@pytest.mark.parametrize(
+    "target", ["save_file", "os.fsync", "os.replace", "fsync_folder", "verify", "json.dump"]
+)
 def test_a_full_disk_leaves_the_old_one(
     target: str, state: State, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,5 +279,7 @@ def test_leftovers_of_a_killed_save_are_cleaned(state: State, folder: Path) -> N
 
 def test_nothing_is_pickled() -> None:
     sources = Path(actfocus.__file__).parent.rglob("*.py")
-    forbidden = re.compile(r"\b(pickle|cloudpickle|joblib|torch\.load|torch\.save|weights_only\s*=\s*False)\b")
+    forbidden = re.compile(
+        r"\b(pickle|cloudpickle|joblib|torch\.load|torch\.save|weights_only\s*=\s*False)\b"
+    )
     assert [path for path in sources if forbidden.search(path.read_text())] == []

@@ -100,7 +100,10 @@ def test_evaluations_have_an_interval(finished: Finished) -> None:
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_episodes_say_everything_of_every_token(algorithm: str, finished: Finished) -> None:
     run = finished(algorithm)
-    assert sorted(path.name for path in (run / "episodes").iterdir()) == ["step_2.jsonl.gz", "step_3.jsonl.gz"]
+    assert sorted(path.name for path in (run / "episodes").iterdir()) == [
+        "step_2.jsonl.gz",
+        "step_3.jsonl.gz",
+    ]
     found = records(run / "episodes" / "step_2.jsonl.gz")
     assert len(found) == SMALL["rollout"]["prompts"] * SMALL["rollout"]["group"]
     metrics = lines(run)[2]
@@ -112,7 +115,9 @@ def test_episodes_say_everything_of_every_token(algorithm: str, finished: Finish
         names += ["values"] if algorithm == "ppo" else []
         assert {len(record[name]) for name in names} == {len(trajectory.ids)}
         for name in ("weights", "advantages", "old_logprobs", "logprobs", "signal"):
-            assert all(record[name][t] == 0 for t, r in enumerate(trajectory.roles) if r == Role.CONTEXT), name
+            assert all(record[name][t] == 0 for t, r in enumerate(trajectory.roles) if r == Role.CONTEXT), (
+                name
+            )
         pairs = zip(record["logprobs"], record["old_logprobs"], strict=True)
         difference = max(difference, *(abs(a - b) for a, b in pairs))
         roles += record["roles"]
@@ -134,7 +139,9 @@ def test_equal_runs_leave_equal_bytes(
     assert equal_in_equal_runs(tmp_path / "again") == equal_in_equal_runs(finished(algorithm))
 
 
-def test_an_existing_run_is_never_overwritten(finished: Finished, make_config: MakeConfig, tmp_path: Path) -> None:
+def test_an_existing_run_is_never_overwritten(
+    finished: Finished, make_config: MakeConfig, tmp_path: Path
+) -> None:
     before = equal_in_equal_runs(finished("grpo"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("mine")
@@ -163,7 +170,9 @@ def test_without_steps_the_model_is_evaluated_and_saved(make_config: MakeConfig,
     assert verify(tmp_path / "run" / "checkpoints" / "step_0") == 0
 
 
-def test_without_weight_nothing_is_learnt_and_the_run_goes_on(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_without_weight_nothing_is_learnt_and_the_run_goes_on(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     # Replies of one token hold no action, and nothing else weighs anything.
     config = make_config(focus={"alpha": 0.0}, rollout={"response": 1}, steps=2)
     train(config, tmp_path / "run", progress=QUIET)
@@ -210,7 +219,9 @@ def weights_while_sampling(patch: pytest.MonkeyPatch, at: int) -> None:
     patch.setattr(Loop, "run", run)
 
 
-def after_rollout(patch: pytest.MonkeyPatch, at: int, change: Callable[[Loop, list[Trajectory]], None]) -> None:
+def after_rollout(
+    patch: pytest.MonkeyPatch, at: int, change: Callable[[Loop, list[Trajectory]], None]
+) -> None:
     original = Loop._rollout
 
     def rollout(self: Loop, step: loop_module.Step) -> None:
@@ -273,7 +284,9 @@ def critic(patch: pytest.MonkeyPatch, at: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def halfway(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str, float], None]:
+def halfway(
+    make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path, str, float], None]:
     """Lays a run that stopped after its second step, of three, at a path."""
     folder = tmp_path_factory.mktemp("halfway")
 
@@ -326,7 +339,7 @@ def test_not_finite_stops_before_the_update(
         assert part in message
     assert len(records(failed)) == 8
     assert all("start" in record for record in records(failed))
-    # Metrics and the checkpoint are as they were, and without the poison the run goes on as if nothing had been.
+    # Metrics and checkpoint are as they were; without the poison the run goes on as if nothing had been.
     assert equal_in_equal_runs(run) == healthy
     assert [line["step"] for line in lines(run)] == [0, 1, 2]
     if keep == 1:
@@ -340,7 +353,11 @@ def test_before_the_first_checkpoint_the_error_says_so(
     reward(monkeypatch, 1)
     with pytest.raises(NonFiniteError, match="no checkpoint yet"):
         train(make_config(), tmp_path / "run", progress=QUIET)
-    null = [record for record in records(tmp_path / "run" / "failed" / "step_1.jsonl.gz") if record["return"] is None]
+    null = [
+        record
+        for record in records(tmp_path / "run" / "failed" / "step_1.jsonl.gz")
+        if record["return"] is None
+    ]
     assert len(null) == 1
     assert null[0]["rewards"][-1] is None
 

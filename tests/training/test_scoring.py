@@ -53,7 +53,11 @@ class Passes:
 
 
 def score(
-    config: Config, policy: LanguageModel, batch: Batch, processes: Processes, reference: Reference | None = None
+    config: Config,
+    policy: LanguageModel,
+    batch: Batch,
+    processes: Processes,
+    reference: Reference | None = None,
 ) -> Passes:
     """Score as `Run` does, with spies in between."""
     critic = Critic(policy) if config.algorithm.name == "ppo" else None
@@ -112,8 +116,12 @@ def test_every_figure_stands_at_its_own_token(
         assert (tensor_BT - right_BT).abs().max() <= 1e-10, name
         assert (tensor_BT[~batch.sampled_BT] == 0).all(), name
         # One token further, and it would show at almost every token.
-        assert ((tensor_BT - right_BT.roll(1, dims=1)).abs() > 1e-6)[batch.sampled_BT].double().mean() > 0.9, name
-        assert ((tensor_BT - right_BT.roll(1, dims=0)).abs() > 1e-6)[batch.sampled_BT].double().mean() > 0.9, name
+        assert ((tensor_BT - right_BT.roll(1, dims=1)).abs() > 1e-6)[
+            batch.sampled_BT
+        ].double().mean() > 0.9, name
+        assert ((tensor_BT - right_BT.roll(1, dims=0)).abs() > 1e-6)[
+            batch.sampled_BT
+        ].double().mean() > 0.9, name
 
 
 @pytest.mark.parametrize("signal", ["energy", "entropy", "nll", "shift"])

@@ -73,9 +73,11 @@ def test_loss_and_gradients_are_those_by_hand(algorithm: dict[str, object], make
     terms = loss_of(scene, everyone, scene.roles())
     compared = ["policy_loss", "entropy", "kl_loss"] + (["value_loss"] if scene.critic else [])
     for name in compared:
-        assert metrics[name] == pytest.approx(float(terms[name]), abs=1e-11), name
+        assert metrics[name] == pytest.approx(terms[name].item(), abs=1e-11), name
     assert 0 < metrics["clip_fraction"] < 1  # the scene is not a trivial one
-    assert {Role.CONTEXT, Role.REASONING, Role.ACTION, Role.OTHER} == set(scene.batch.roles_BT.unique().tolist())
+    assert {Role.CONTEXT, Role.REASONING, Role.ACTION, Role.OTHER} == set(
+        scene.batch.roles_BT.unique().tolist()
+    )
     expected = gradients_of(scene, terms["total"])
     assert (scene.gradients() - expected).abs().max() <= 1e-10
     assert expected.abs().max() > 1e-2
@@ -86,7 +88,9 @@ def test_loss_and_gradients_are_those_by_hand(algorithm: dict[str, object], make
 
 
 @pytest.mark.parametrize("algorithm", [GRPO, PPO], ids=["grpo", "ppo"])
-def test_the_normaliser_is_that_of_the_mini_batch(algorithm: dict[str, object], make_scene: MakeScene) -> None:
+def test_the_normaliser_is_that_of_the_mini_batch(
+    algorithm: dict[str, object], make_scene: MakeScene
+) -> None:
     scene = make_scene(algorithm, mini_batch=3, micro_batch=2)
     scene.updater.update(scene.batch, step=1)
     last = list(scene.updater._mini_batches(len(scene.batch), step=1))[-1]

@@ -21,8 +21,10 @@ TINY_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-"""Of the system message the first sentence is kept, which names the game: a model of this size knows the rules
-from its warm start and does not read them, and every episode is shorter by a quarter."""
+"""Of the system message the first sentence is kept, which names the game: a model of this size knows the
+rules from its warm start and does not read them, and every episode is shorter by a quarter."""
+
+
 _WORD = r" ?\(\d,\d\)| ?\d,\d| ?\d|\n| ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
 """Coordinates, digit, line end, word, punctuation, blanks: no token reaches over the end of one of these."""
 

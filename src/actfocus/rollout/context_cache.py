@@ -4,11 +4,48 @@ Legend: B rows, T cached positions, W width of a block, D hidden size.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 from actfocus.models.language_model import LanguageModel
+
+_SPARE = 64
+"""Positions that a layer's buffer is larger than what it holds, when it is made."""
+
+
+class _BufferedLayer(DynamicLayer):  # type: ignore[misc, unused-ignore]
+    """A layer of the cache that writes new tokens into a buffer, so that old ones are not copied each time."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    _buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append [B, H, W, D] keys and values; returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        held, new = self.get_seq_length(), key_states.shape[-2]
+        if self._buffers is None or held + new > self._buffers[0].shape[-2] or not self._is_buffered():
+            shape = (*key_states.shape[:-2], held + new + _SPARE, key_states.shape[-1])
+            self._buffers = (key_states.new_empty(shape), value_states.new_empty(shape))
+            if held:
+                self._buffers[0][..., :held, :] = self.keys
+                self._buffers[1][..., :held, :] = self.values
+        keys, values = self._buffers
+        keys[..., held : held + new, :] = key_states
+        values[..., held : held + new, :] = value_states
+        self.keys, self.values = keys[..., : held + new, :], values[..., : held + new, :]
+        return self.keys, self.values
+
+    def _is_buffered(self) -> bool:
+        """Whether the keys still lie in the buffer: choosing rows or closing gaps makes new ones."""
+        assert self._buffers is not None
+        return bool(self.keys.data_ptr() == self._buffers[0].data_ptr())
 
 
 class ContextCache:
@@ -20,7 +57,7 @@ class ContextCache:
 
     def __init__(self, model: LanguageModel, rows: int) -> None:
         self._model = model
-        self._cache = DynamicCache()
+        self._cache = Cache(layer_class_to_replicate=_BufferedLayer)
         self._mask_BT = torch.zeros(rows, 0, dtype=torch.long, device=model.device)
 
     def append(self, blocks: Sequence[Sequence[int]]) -> torch.Tensor:

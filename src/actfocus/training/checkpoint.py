@@ -61,10 +61,15 @@ def save_checkpoint(
         shutil.rmtree(aside, ignore_errors=True)
         raise
     fsync_folder(folder)
-    for old in _checkpoints(folder):
-        if old != final:
-            shutil.rmtree(old)
+    keep_only(final)
     return final
+
+
+def keep_only(checkpoint: Path) -> None:
+    """Delete all other checkpoints of the run."""
+    for other in _checkpoints(checkpoint.parent):
+        if other != checkpoint:
+            shutil.rmtree(other)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -10,7 +10,6 @@ from actfocus.rollout.sampler import read_reply
 from actfocus.rollout.seeds import Stream, derive_seed
 from actfocus.rollout.trajectory import Start, Trajectory
 
-
 _PLAIN_STYLE = 0
 """Seed of the one order and wording of plain reasoning."""
 

@@ -19,7 +19,14 @@ from actfocus.models.critic import Critic
 from actfocus.models.reference import make_reference
 from actfocus.report.curve import draw_learning_curve
 from actfocus.report.progress import Progress
-from actfocus.training.checkpoint import latest_checkpoint, load_policy, load_state, save_checkpoint, verify
+from actfocus.training.checkpoint import (
+    keep_only,
+    latest_checkpoint,
+    load_policy,
+    load_state,
+    save_checkpoint,
+    verify,
+)
 from actfocus.training.distributed import Processes
 from actfocus.training.initial import load_initial, weights_digest
 from actfocus.training.loop import Loop, Step
@@ -59,14 +66,13 @@ def resume(path: Path, *, progress: Progress, changes: Config | None = None) -> 
         return _continue(config, run, processes, progress)
 
 
-def _continue(
-    config: Config, run: RunDirectory, processes: Processes, progress: Progress
-) -> dict[str, Any]:
+def _continue(config: Config, run: RunDirectory, processes: Processes, progress: Progress) -> dict[str, Any]:
     checkpoint = latest_checkpoint(run.checkpoints)
     start = verify(checkpoint) if checkpoint is not None else 0
     if checkpoint is not None and start == config.steps:
         progress.note(f"{run.path} has all of its {start} steps already: there is nothing to train")
-        if processes.is_main:
+        if processes.is_main:  # what a kill after the last checkpoint left undone
+            keep_only(checkpoint)
             draw_learning_curve(run)
         return summarise_run(run) | {"seconds": 0.0}
     whole = Run(config, run, processes, progress)
@@ -111,6 +117,7 @@ class Run:
             self._save(0)
         if self.processes.is_main:
             draw_learning_curve(self.directory)
+        self.processes.wait()  # the others read what the main process has written
         return summarise_run(self.directory) | {"seconds": time.perf_counter() - began}
 
     def _one_step(self, number: int) -> None:

@@ -1,0 +1,144 @@
+"""Demonstrations, promises: their roles are exact, reasoning fills most of a reply, the share of chance moves
+is as set, their levels are not those of evaluation, and a model can learn from them.
+"""
+
+from collections import Counter
+
+import pytest
+
+from actfocus.config import EnvConfig, ModelConfig, WarmstartConfig
+from actfocus.envs import EVALUATION_SEEDS, make_env, parse_reply
+from actfocus.focus import Role
+from actfocus.models.chat import Chat
+from actfocus.models.language_model import LanguageModel
+from actfocus.models.loading import load
+from actfocus.report.progress import SilentProgress
+from actfocus.rollout.seeds import Stream, derive_seed
+from actfocus.rollout.trajectory import Trajectory
+from actfocus.training.demonstrations import demonstration, demonstration_texts
+from actfocus.training.warmstart import imitate
+from tests.training.conftest import lessons
+
+
+@pytest.fixture(params=["frozen-lake", "sokoban", "sudoku"])
+def config(request: pytest.FixtureRequest) -> WarmstartConfig:
+    return WarmstartConfig(env=EnvConfig(name=request.param))
+
+
+def replies(record: Trajectory) -> list[tuple[list[int], list[int]]]:
+    """Ids and roles of what was sampled, turn by turn."""
+    found = []
+    for turn in sorted(set(record.turns)):
+        where = [
+            t for t, (own, role) in enumerate(zip(record.turns, record.roles, strict=True))
+            if own == turn and role != Role.CONTEXT
+        ]  # fmt: skip
+        found.append(([record.ids[t] for t in where], [record.roles[t] for t in where]))
+    return found
+
+
+def test_roles_are_exact(config: WarmstartConfig, loaded: tuple[LanguageModel, Chat]) -> None:
+    chat = loaded[1]
+    for episode in range(20):
+        record, pairs = demonstration(config, chat, episode), demonstration_texts(config, episode)
+        assert len(replies(record)) == len(pairs)
+        for (ids, roles), (_, text) in zip(replies(record), pairs, strict=True):
+            reply = parse_reply(text)
+            assert reply.error is None
+            assert chat.decode(ids)[0] == text
+            for role, span in ((Role.ACTION, reply.action), (Role.REASONING, reply.reasoning)):
+                assert span is not None
+                written = chat.decode([i for i, r in zip(ids, roles, strict=True) if r == role])[0]
+                assert written.strip() == text[slice(*span)].strip()
+            assert roles[-1] == Role.OTHER  # the end of the turn
+            tags = [i for i, r in zip(ids, roles, strict=True) if r == Role.OTHER]
+            assert chat.decode(tags)[0] == "<think></think><answer></answer>"
+
+
+def test_replies_are_what_the_game_was_answered(
+    config: WarmstartConfig, loaded: tuple[LanguageModel, Chat]
+) -> None:
+    """The record reads, as text, like the conversation that the environment had."""
+    chat = loaded[1]
+    env = make_env(config.env.name)
+    record, pairs = demonstration(config, chat, 3), demonstration_texts(config, 3)
+    expected = chat.opening(env.system_prompt, pairs[0][0])
+    for turn, (observation, text) in enumerate(pairs):
+        if turn:
+            expected += chat.next_turn(observation, reply_ended=True)
+        expected += chat.encode_reply(text)
+    assert record.ids == expected
+
+
+def test_reasoning_fills_most_of_a_reply(config: WarmstartConfig, loaded: tuple[LanguageModel, Chat]) -> None:
+    counts: Counter[int] = Counter()
+    for episode in range(60):
+        counts.update(demonstration(config, loaded[1], episode).roles)
+    sampled = counts.total() - counts[Role.CONTEXT]
+    assert counts[Role.REASONING] / sampled >= 0.85
+    assert 0.01 < counts[Role.ACTION] / sampled < 0.16
+
+
+def played(config: WarmstartConfig, episodes: int) -> tuple[float, float]:
+    """Share of turns whose first action is the expert's, and share of the episodes that succeed."""
+    expert, turns, successes = 0, 0, 0
+    for episode in range(episodes):
+        env = make_env(config.env.name, **config.env.settings())
+        env.reset(seed=derive_seed(Stream.LEVEL, config.seed, episode))
+        for _, text in demonstration_texts(config, episode):
+            turns += 1
+            actions = parse_reply(text).actions
+            expert += list(actions) == env.expert_actions()[: len(actions)]
+            env.step(text)
+        successes += env.success
+    return expert / turns, successes / episodes
+
+
+def test_random_share_0_is_the_expert_alone(config: WarmstartConfig) -> None:
+    expert, success = played(config.model_copy(update={"random_share": 0.0}), 30)
+    assert expert == 1
+    if config.env.name != "frozen-lake":  # there the expert may slip
+        assert success >= 0.7  # or run out of turns
+
+
+def test_random_share_is_a_share(config: WarmstartConfig) -> None:
+    none, half, all_ = (
+        played(config.model_copy(update={"random_share": share}), 60)[0] for share in (0.0, 0.5, 1.0)
+    )
+    # A random move is now and then the expert's.
+    assert none == 1
+    assert all_ < 0.6
+    assert (1 + all_) / 2 == pytest.approx(half, abs=0.12)
+
+
+def test_levels_are_not_those_of_evaluation(monkeypatch: pytest.MonkeyPatch, config: WarmstartConfig) -> None:
+    from actfocus.training import demonstrations
+
+    seeds = []
+    env = make_env(config.env.name)
+    original = type(env).reset
+
+    def reset(self: object, *, seed: int, **options: object) -> object:
+        seeds.append(seed)
+        return original(self, seed=seed, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(env), "reset", reset)
+    for episode in range(50):
+        demonstrations.demonstration_texts(config, episode)
+    assert len(set(seeds)) == 50
+    assert not [seed for seed in seeds if seed in EVALUATION_SEEDS]
+
+
+def test_demonstrations_are_fixed_by_seed_and_episode(config: WarmstartConfig) -> None:
+    assert demonstration_texts(config, 4) == demonstration_texts(config, 4)
+    assert demonstration_texts(config, 4) != demonstration_texts(config, 5)
+    assert demonstration_texts(config, 4) != demonstration_texts(config.model_copy(update={"seed": 1}), 4)
+
+
+def test_a_few_updates_lower_the_loss(model_folder: object) -> None:
+    """The tests' model knows the format; what it has not seen is longer reasoning."""
+    policy, chat = load(ModelConfig(name=str(model_folder)))
+    config = lessons(str(model_folder), remarks=4, episodes=64, lr=3e-3)
+    losses = imitate(policy, chat, config, SilentProgress())
+    assert len(losses) == 8
+    assert sum(losses[-2:]) < 0.9 * sum(losses[:2])

@@ -1,0 +1,133 @@
+"""Two processes, promises: they compute what one computes. Gradients of an update agree to 1e-10 in float64,
+the metrics of a run to 1e-5, and both ranks hold the same figures.
+
+The processes are real ones on the CPU, as a launcher starts them: gloo on the loopback.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actfocus.config import Config, to_toml
+from actfocus.training.checkpoint import verify
+from actfocus.training.distributed import Processes
+from tests.training.one_of_two import SIZES, gradients
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module", params=["ppo", pytest.param("grpo", marks=pytest.mark.slow)])
+def algorithm(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def two(
+    algorithm: str,
+    make_config: Callable[..., Config],
+    model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder in which two processes have run `one_of_two`."""
+    out = tmp_path_factory.mktemp("two")
+    (out / "config.toml").write_text(to_toml(make_config(algorithm={"name": algorithm})))
+    command = [sys.executable, "-m", "tests.training.one_of_two", str(out / "config.toml"), str(model_folder)]
+    world = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    ranks = [
+        subprocess.Popen(
+            [*command, str(out)],
+            cwd=ROOT,
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = []
+    try:
+        for rank in ranks:
+            output, error = rank.communicate(timeout=150)
+            assert rank.returncode == 0, error
+            said.append(json.loads(output.splitlines()[-1]))
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert said == [{"rank": rank, "count": 2, "steps": 3} for rank in range(2)]
+    return out
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_are_those_of_one_process(
+    size: int,
+    two: Path,
+    algorithm: str,
+    make_config: Callable[..., Config],
+    model_folder: Path,
+    processes: Processes,
+) -> None:
+    one = gradients(make_config(algorithm={"name": algorithm}), model_folder, size, processes)
+    for rank in range(2):
+        found = load_file(two / f"gradients-{rank}-{size}.safetensors")
+        assert found.keys() == one.keys()
+        for name, tensor in one.items():
+            assert found[name].dtype == tensor.dtype
+            assert (found[name].double() - tensor.double()).abs().max() <= 1e-10, name
+    assert one["gradients"].abs().max() > 1e-3
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, float]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: leaf for key, branch in tree.items() for name, leaf in flat(branch, f"{prefix}.{key}").items()
+    }
+
+
+def test_metrics_are_those_of_one_process(two: Path, algorithm: str, finished: Callable[[str], Path]) -> None:
+    runs = [two / "run", finished(algorithm)]
+    of_two, of_one = ([json.loads(line) for line in (run / "metrics.jsonl").open()] for run in runs)
+    assert len(of_two) == len(of_one) == 4
+    for ours, theirs in zip(of_two, of_one, strict=True):
+        (
+            ours.pop("sampler_trainer_difference", None),
+            theirs.pop("sampler_trainer_difference", None),
+        )  # of rounding
+        assert flat(ours) == pytest.approx(flat(theirs), rel=1e-5, abs=1e-7)
+
+
+def test_the_run_of_two_is_whole(two: Path, algorithm: str, finished: Callable[[str], Path]) -> None:
+    names = [{path.name for path in run.iterdir()} for run in (two / "run", finished(algorithm))]
+    assert names[0] == names[1]
+    assert verify(two / "run" / "checkpoints" / "step_3") == 3
+    environment = json.loads((two / "run" / "environment.json").read_text())
+    assert environment["processes"] == 2
+
+
+def test_one_process_does_nothing_together(processes: Processes) -> None:
+    assert (processes.rank, processes.count, processes.is_main) == (0, 1, True)
+    assert processes.share(range(5)) == processes.gather([0, 1, 2, 3, 4]) == [0, 1, 2, 3, 4]
+    assert processes.sum_figures({"a": 1.5}) == {"a": 1.5}
+    tensor = torch.ones(3)
+    assert processes.sum(tensor) is tensor
+    processes.wait()
