@@ -17,7 +17,7 @@ _SPARE = 64
 
 
 class _BufferedLayer(DynamicLayer):  # type: ignore[misc, unused-ignore]
-    """A layer of the cache that writes new tokens into a buffer, so that old ones are not copied each time."""
+    """A layer that writes new tokens into a buffer, so that the old ones are not copied each time."""
 
     keys: torch.Tensor
     values: torch.Tensor
