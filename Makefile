@@ -45,4 +45,4 @@ tiny: .venv/installed
 	rm -rf $(WEIGHTS)
 	$(WARMSTART) --env frozen-lake --env.success-rate 1 --episodes 7000 --out $(WEIGHTS)/tiny-frozen-lake
 	$(WARMSTART) --env sokoban --episodes 5000 --out $(WEIGHTS)/tiny-sokoban
-	$(WARMSTART) --env sudoku --episodes 4000 --out $(WEIGHTS)/tiny-sudoku
+	$(WARMSTART) --env sudoku --episodes 1200 --out $(WEIGHTS)/tiny-sudoku

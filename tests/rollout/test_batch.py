@@ -12,7 +12,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actfocus.focus.roles import Role
@@ -82,6 +82,7 @@ def test_types_do_not_depend_on_what_is_in_the_batch():
         assert found == {torch.float32}
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.lists(st.sampled_from(Role), min_size=1, max_size=12), min_size=1, max_size=5))
 def test_every_return_is_placed_once_on_a_sampled_token(rows):
     batch = collate([record(roles, [k + 1.0]) for k, roles in enumerate(rows)])

@@ -36,6 +36,13 @@ ALGORITHMS = ["grpo", "ppo"]
 CALLS = [(os, "fsync"), (os, "rename"), (os, "replace"), (shutil, "rmtree")]
 
 
+@pytest.fixture(autouse=True)
+def quick_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture costs more than the rest of a resumed step, and is tested elsewhere."""
+    draw = lambda run: (run.path / "learning_curve.png").touch()  # noqa: E731
+    monkeypatch.setattr("actfocus.training.run.draw_learning_curve", draw)
+
+
 def go_on(run: Path, config: Config) -> None:
     """What a user does after a kill: resume, or start again if the run does not exist yet."""
     if run.exists():
@@ -114,9 +121,7 @@ def check_kills(run: Path, config: Config, moments: list[int], finished: Path) -
     assert not [path for path in run.rglob(".*") if path.name != ".lock"]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "share"), [("grpo", 0.0), ("grpo", 0.3), ("grpo", 0.8), ("ppo", 0.1), ("ppo", 0.5)]
-)
+@pytest.mark.parametrize(("algorithm", "share"), [("grpo", 0.0), ("grpo", 0.7), ("ppo", 0.1), ("ppo", 0.5)])
 def test_a_kill_changes_nothing(
     algorithm: str,
     share: float,
@@ -153,7 +158,7 @@ def test_a_run_that_is_killed_again_and_again(
     finished: Finished, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = make_config(algorithm={"name": "ppo"})
-    check_kills(tmp_path / "run", config, [12, 9, 11, 7], finished("ppo"))
+    check_kills(tmp_path / "run", config, [12, 9, 14], finished("ppo"))
 
 
 # By the command line. ----------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""The `tiny` that ships: it loads as any model does, and it speaks the language of its game as it is now."""
+
+import json
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actfocus.config import ENV_NAMES, EnvConfig, ModelConfig, WarmstartConfig
+from actfocus.envs import make_env
+from actfocus.focus import Role
+from actfocus.models.registry import tiny_path
+from actfocus.rollout.sampler import Limits, sample_episodes
+from actfocus.rollout.seeds import evaluation_starts
+from actfocus.training.initial import load_initial
+from actfocus.training.warmstart import wording_digest
+
+each_game = pytest.mark.parametrize("name", ENV_NAMES)
+
+
+@each_game
+def test_it_is_a_hugging_face_model_of_at_most_three_million_parameters(name):
+    model = AutoModelForCausalLM.from_pretrained(tiny_path(name))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_path(name))
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 3_000_000
+    text = "Turn 1: √ (2,1) <think>ü 😀</think>"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@each_game
+def test_it_was_taught_the_present_wording(name):
+    """If this fails, a rule or a remark has changed: build the models again with `make tiny`."""
+    record = json.loads((tiny_path(name) / "warmstart.json").read_text())
+    wording = record.pop("wording")
+    assert wording == wording_digest(WarmstartConfig.model_validate_json(json.dumps(record)))
+
+
+@each_game
+def test_most_of_its_replies_are_well_formed_and_most_of_them_is_reasoning(name):
+    policy, chat = load_initial(ModelConfig(), EnvConfig(name=name))
+    records = sample_episodes(
+        policy,
+        chat,
+        lambda: make_env(name),
+        evaluation_starts(8, 1),
+        limits=Limits(1800, 160),
+        temperature=0.5,
+    )
+    malformed = [p is not None and "action" not in p for record in records for p in record.problems]
+    assert sum(malformed) <= 0.2 * len(malformed)
+    roles = [role for record in records for role in record.roles if role != Role.CONTEXT]
+    assert roles.count(Role.ACTION) > 0
+    assert roles.count(Role.REASONING) >= 0.75 * len(roles)
