@@ -1,4 +1,4 @@
-"""`tiny`: a Llama of 0.7 million parameters with a tokenizer of its own, for training on a laptop's CPU.
+"""`tiny`: a Llama of 0.64 million parameters with a tokenizer of its own, for training on a laptop's CPU.
 
 Four heads share two key-value heads, because on a CPU sampling is bound by reading the cache.
 """
