@@ -52,7 +52,7 @@ def by_bytes(chat: Chat, ids: list[int]) -> tuple[str, list[tuple[int, int]]]:
     for piece in written:
         last = first + len(piece)
         own = [k for k, (start, end) in enumerate(characters) if start < last and end > first]
-        ranges.append((own[0], own[-1] + 1) if own else (len(text), len(text)))
+        ranges.append((own[0], own[-1] + 1) if own and piece else (len(text), len(text)))
         first = last
     return text, ranges
 

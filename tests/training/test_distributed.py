@@ -113,7 +113,8 @@ def test_metrics_are_those_of_one_process(two: Path, algorithm: str, finished: C
             ours.pop("sampler_trainer_difference", None),
             theirs.pop("sampler_trainer_difference", None),
         )  # of rounding
-        assert flat(ours) == pytest.approx(flat(theirs), rel=1e-5, abs=1e-7)
+        # A loss of 0.01 is the sum of terms of 1 that cancel: what float32 leaves of it is absolute.
+        assert flat(ours) == pytest.approx(flat(theirs), rel=1e-5, abs=1e-6)
 
 
 def test_the_run_of_two_is_whole(two: Path, algorithm: str, finished: Callable[[str], Path]) -> None:
