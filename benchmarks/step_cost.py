@@ -2,9 +2,9 @@
 
     python benchmarks/step_cost.py --rounds 10
 
-Time: one process, the arms in turn step by step, on the same starts; the figure is the median over rounds of the
-ratio within a round. Uniform without KL needs no reference pass, so there ActFocus pays for one; with KL both
-arms run it. Memory: one process per arm, its largest resident set (on a GPU: its largest allocation).
+Time: one process, the arms in turn step by step, on the same starts; the figure is the median over rounds of
+the ratio within a round. Uniform without KL needs no reference pass, so there ActFocus pays for one; with KL
+both arms run it. Memory: one process per arm, its largest resident set (on a GPU: its largest allocation).
 """
 
 import argparse
@@ -31,6 +31,7 @@ from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater
 
 ROOT = Path(__file__).parent.parent
+PARTS = ("rollout", "score", "update", "step")
 ARMS = {
     "uniform": {"focus": {"alpha": 1.0, "beta": 0.0}},
     "actfocus": {},
@@ -99,7 +100,9 @@ def main() -> None:
     report(rounds, memory, options)
 
 
-def report(rounds: list[dict[str, dict[str, float]]], memory: dict[str, int], options: argparse.Namespace) -> None:
+def report(
+    rounds: list[dict[str, dict[str, float]]], memory: dict[str, int], options: argparse.Namespace
+) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     lines = [
         "# What ActFocus costs\n",
@@ -112,7 +115,9 @@ def report(rounds: list[dict[str, dict[str, float]]], memory: dict[str, int], op
     ]
     for arm in ARMS:
         base = "uniform + KL" if "KL" in arm else "uniform"
-        parts = {p: statistics.median(r[arm][p] for r in rounds) for p in ("rollout", "score", "update", "step")}
+        parts = {
+            p: statistics.median(r[arm][p] for r in rounds) for p in ("rollout", "score", "update", "step")
+        }
         ratios = sorted(r[arm]["step"] / r[base]["step"] for r in rounds)
         lines.append(
             f"| {arm} | {parts['rollout']:.2f} | {parts['score']:.2f} | {parts['update']:.2f} |"

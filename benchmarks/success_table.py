@@ -88,7 +88,9 @@ def interval(values: list[float]) -> str:
 def write_table(cells: list[tuple[str, str, str, int]], options: argparse.Namespace) -> None:
     groups: dict[tuple[str, str, str], list[Path]] = {}
     for env, algorithm, arm, seed in cells:
-        groups.setdefault((env, algorithm, arm), []).append(run_folder(env, algorithm, arm, seed, options.out))
+        groups.setdefault((env, algorithm, arm), []).append(
+            run_folder(env, algorithm, arm, seed, options.out)
+        )
     environment = json.loads((groups[next(iter(groups))][0] / "environment.json").read_text())
     rows, lines = [], []
     for (env, algorithm, arm), folders in groups.items():
@@ -106,16 +108,16 @@ def write_table(cells: list[tuple[str, str, str, int]], options: argparse.Namesp
         rows.append(row)
         seeds = " ".join(f"{value:.1%}" for value in row["final"])
         lines.append(
-            f"| {env} | {algorithm} | {arm} | {interval(row['before'])} | {interval(row['final'])} | {seeds} |"
-            f" {interval(row['peak'])} | {sum(row['seconds']) / len(folders):.0f} |"
+            f"| {env} | {algorithm} | {arm} | {interval(row['before'])} | {interval(row['final'])} |"
+            f" {seeds} | {interval(row['peak'])} | {sum(row['seconds']) / len(folders):.0f} |"
         )
     head = (
         "# Success of the tiny model: Uniform and ActFocus, equal settings\n\n"
         f"Command: `python benchmarks/success_table.py --env {' '.join(options.env)} --algorithm"
         f" {' '.join(options.algorithm)} --seeds {' '.join(map(str, options.seeds))}"
         f"{' -- ' + ' '.join(options.rest) if options.rest else ''}`\n\n"
-        f"Machine: {platform.machine()}, {os.cpu_count()} cores, {options.jobs} runs at once, one thread each;"
-        f" torch {environment['torch']}, transformers {environment['transformers']}, Python"
+        f"Machine: {platform.machine()}, {os.cpu_count()} cores, {options.jobs} runs at once, one thread"
+        f" each; torch {environment['torch']}, transformers {environment['transformers']}, Python"
         f" {environment['python']}. Seeds: {', '.join(map(str, options.seeds))}. Success on"
         f" {found[0][0]['episodes']} evaluation episodes; ± is Student's 95 % interval over seeds (the few"
         " seeds make it wide).\n\n"

@@ -1,8 +1,8 @@
 """Every block of the README runs, in the order in which a reader would try them.
 
-Commands run as they are written, with three exceptions: a run is cut short (its options are appended), a model
-that would have to be downloaded is replaced by the shipped one, and `make` targets are only checked to exist,
-because CI runs them itself.
+Commands run as they are written, with three exceptions: a run is cut short (its options are appended), a
+model that would have to be downloaded is replaced by the shipped one, and `make` targets are only checked to
+exist: CI itself runs `make test`.
 """
 
 import re
