@@ -55,7 +55,8 @@ def success_interval(successes_SM: Sequence[Sequence[bool]]) -> tuple[float, flo
     spread = sum((mean - rate) ** 2 for mean in means) / max(1, states - 1) / states
     wanted = rate * (1 - rate) / spread if spread > 0 else float(states if rate in (0, 1) else total)
     few = (stdtrit(total - 1, 0.975) / stdtrit(states - 1, 0.975)) ** 2 if states > 1 else 1.0
-    count = float(min(max(wanted, states) * few, total))
+    # Held below the total before it is corrected: a spread of rounding errors then means the same as none.
+    count = float(min(max(wanted, states), total) * few)
     z = 1.959963984540054
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
