@@ -165,7 +165,7 @@ class OptimizerConfig(_Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up, down to 0 at the last step unless constant."""
+    """Course of the learning rate after the warm-up, down to 0 after the last step unless constant."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """The gradient is scaled down to this norm."""
     epochs: Annotated[int, Field(ge=1)] = 1

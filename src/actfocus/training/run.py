@@ -93,7 +93,8 @@ class Run:
     def __init__(self, config: Config, run: RunDirectory, processes: Processes, progress: Progress) -> None:
         # The same machine, versions, config and seed must give the same bits, also on a GPU.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        # A GPU has no such cumsum, which sampling needs: there it warns instead of stopping.
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         self.config, self.directory, self.processes, self.progress = config, run, processes, progress
         self.policy, self.chat = load_initial(config.model, config.env, device=processes.device)
         self._pin_environment()
