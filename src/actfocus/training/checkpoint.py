@@ -48,7 +48,6 @@ def save_checkpoint(
         aside.mkdir()
         policy.model.save_pretrained(aside / "model")  # type: ignore[operator]
         chat.tokenizer.save_pretrained(aside / "model")
-        # Under adapters the policy's own parameters are saved by name, as the optimiser sees them.
         if critic is not None:
             save_file(_trained(critic), aside / "critic.safetensors")
         save_file(_optimizer_tensors(optimizer), aside / "optimizer.safetensors")

@@ -15,10 +15,7 @@ _PLAIN_STYLE = 0
 
 
 def demonstration_texts(config: WarmstartConfig, episode: int) -> list[tuple[str, str]]:
-    """One episode as pairs of (what the environment says, what the demonstrator replies).
-
-    The first observation comes with the system message in front, parted by an empty line.
-    """
+    """One episode as pairs of (what the environment says, what the demonstrator replies)."""
     rng = np.random.default_rng(derive_seed(Stream.DEMONSTRATIONS, config.seed, episode))
     env = make_env(config.env.name, **config.env.settings())
     observation, _ = env.reset(seed=derive_seed(Stream.LEVEL, config.seed, episode))

@@ -1,6 +1,7 @@
 """The policy that a run starts from, which is also its reference."""
 
 import hashlib
+from pathlib import Path
 
 import torch
 
@@ -15,8 +16,12 @@ def load_initial(
     model: ModelConfig, env: EnvConfig, *, device: str | torch.device = "cpu"
 ) -> tuple[LanguageModel, Chat]:
     """Load the model by name; `tiny` is the one that ships warm-started for the environment."""
-    path = registry.tiny_path(env.name) if model.name == registry.TINY else None
-    return load(model, path=path, device=device)
+    return load(model, path=shipped_path(model, env), device=device)
+
+
+def shipped_path(model: ModelConfig, env: EnvConfig) -> Path | None:
+    """Where a model lies that ships with the package, None for any other."""
+    return registry.tiny_path(env.name) if model.name == registry.TINY else None
 
 
 def weights_digest(policy: LanguageModel) -> str:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from actfocus.config import Config
-from actfocus.models import registry
 from actfocus.models.language_model import LOGIT_CHUNK
 from actfocus.models.loading import skeleton
+from actfocus.training.initial import shipped_path
 
 _FLOAT = 4
 _HALF = 2
@@ -21,8 +21,7 @@ def plan(config: Config) -> dict[str, Any]:
     Weights, gradients, Adam's two averages, the reference and the critic are exact; activations and the
     key-value cache are estimates for episodes that use the whole context.
     """
-    path = registry.tiny_path(config.env.name) if config.model.name == registry.TINY else None
-    model = skeleton(config.model, path=path)
+    model = skeleton(config.model, path=shipped_path(config.model, config.env))
     shape = model.config
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
