@@ -21,14 +21,14 @@ from scipy.stats import t as student
 from actfocus.config import Config, EvaluationConfig
 from actfocus.envs import EVALUATION_SEEDS
 from actfocus.errors import ConfigError, RunError
-from actfocus.evaluation import evaluate, evaluate_run, success_interval, summarise
+from actfocus.evaluation import evaluate, success_interval, summarise
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.report.progress import SilentProgress
 from actfocus.rollout.seeds import evaluation_starts
 from actfocus.rollout.trajectory import Start, Trajectory
 from actfocus.training.distributed import Processes
-from actfocus.training.run import train
+from actfocus.training.run import evaluate_run, train
 from tests.training import conftest as training
 
 # The fixtures that make a small model and train it.

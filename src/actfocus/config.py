@@ -232,8 +232,8 @@ class WarmstartConfig(_Section):
     remarks: Annotated[int, Field(ge=1)] = 8
     """Sentences of reasoning per turn, on average."""
     plain_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the episodes, the first ones, whose reasoning keeps one order and wording: a model that starts
-    from nothing learns to read the state there, before it learns to vary."""
+    """Share of the episodes, the first ones, that stop after one turn and whose reasoning keeps one order and
+    wording: a model that starts from nothing learns to read the state there, before it learns to vary."""
     context_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Weight in the loss of what the environment says; above 0 for a model that starts from nothing."""
     action_weight: Annotated[float, Field(ge=0)] = 1.0

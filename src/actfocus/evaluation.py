@@ -3,18 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from scipy.special import stdtrit
 
-from actfocus.config import Config, EvaluationConfig, explain
-from actfocus.envs import EVALUATION_SEEDS, make_env
-from actfocus.errors import ConfigError, RunError
+from actfocus.config import Config, EvaluationConfig
+from actfocus.envs import EVALUATION_SEEDS, configured_env
+from actfocus.errors import ConfigError
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
-from actfocus.report.progress import Progress
 from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import evaluation_starts
 from actfocus.rollout.trajectory import Trajectory
@@ -78,7 +75,7 @@ def evaluate(
         records += sample_episodes(
             policy,
             chat,
-            lambda: make_env(config.env.name, **config.env.settings()),
+            lambda: configured_env(config.env),
             starts[first : first + portion],
             limits=Limits(config.rollout.context, config.rollout.response),
             temperature=settings.temperature,
@@ -102,46 +99,3 @@ def summarise(records: Sequence[Trajectory]) -> Evaluation:
         problem_share=sum(problems) / max(1, len(problems)),
         episodes=len(records),
     )
-
-
-def evaluate_run(
-    run: Path,
-    *,
-    states: int | None = None,
-    samples: int | None = None,
-    temperature: float | None = None,
-    step: int | None = None,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Evaluate the newest checkpoint of a run (or that of `step`); what is None is the run's own setting.
-
-    Raises:
-        RunError: If there is no such run or no such checkpoint.
-        ConfigError: If a setting is out of range.
-    """
-    from actfocus.models.loading import load
-    from actfocus.training.checkpoint import latest_checkpoint, load_policy, verify
-    from actfocus.training.initial import load_initial
-    from actfocus.training.run_directory import RunDirectory
-
-    directory = RunDirectory.open(run)
-    config = directory.config()
-    given = {"states": states, "samples": samples, "temperature": temperature}
-    changes = {key: value for key, value in given.items() if value is not None}
-    try:
-        settings = EvaluationConfig.model_validate(config.evaluation.model_dump() | changes)
-    except ValidationError as error:
-        raise ConfigError(explain(error, Config)) from None
-    folder = directory.checkpoints
-    path = latest_checkpoint(folder) if step is None else folder / f"step_{step}"
-    if path is None or not path.is_dir():
-        raise RunError(f"{run} has no checkpoint{f' of step {step}' if step is not None else ' yet'}")
-    found = verify(path)
-    processes = Processes()
-    if config.model.lora_rank:  # the checkpoint holds the adapters alone
-        policy, chat = load_initial(config.model, config.env, device=processes.device)
-        load_policy(path, policy)
-    else:
-        policy, chat = load(config.model, path=path / "model", device=processes.device)
-    progress.note(f"evaluating step {found} on {settings.states} start states x {settings.samples} episodes")
-    return {"step": found} | evaluate(config, settings, policy, chat, processes).to_json()

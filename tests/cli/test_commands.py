@@ -184,7 +184,7 @@ def test_of_several_processes_only_the_first_speaks(
 
 def test_eval(actfocus: Call, stand_in: StandIn, tmp_path: Path) -> None:
     evaluate_run = Recorder(EVALUATION | {"step": 10})
-    stand_in("actfocus.evaluation", evaluate_run=evaluate_run)
+    stand_in("actfocus.training.run", evaluate_run=evaluate_run)
     settings = {"evaluation": {"states": 12, "samples": 3, "temperature": 0.7}}
     make_run(tmp_path / "r", Config.model_validate(settings), steps=(5, 10))
     assert "25.0" in actfocus("eval", "r").out

@@ -129,6 +129,20 @@ def test_levels_are_not_those_of_evaluation(monkeypatch: pytest.MonkeyPatch, con
     assert not [seed for seed in seeds if seed in EVALUATION_SEEDS]
 
 
+def test_plain_episodes_come_first_and_are_one_turn_in_one_wording(config: WarmstartConfig) -> None:
+    config = config.model_copy(update={"plain_share": 0.5, "episodes": 40})
+    turns = [len(demonstration_texts(config, episode)) for episode in range(40)]
+    assert set(turns[:20]) == {1}
+    assert max(turns[20:]) > 1
+    first_words = []
+    for episode in range(40):
+        _, reply = demonstration_texts(config, episode)[0]
+        reasoning = parse_reply(reply).reasoning
+        assert reasoning is not None
+        first_words.append(reply[slice(*reasoning)].split()[0])
+    assert len(set(first_words[:20])) < len(set(first_words[20:]))
+
+
 def test_demonstrations_are_fixed_by_seed_and_episode(config: WarmstartConfig) -> None:
     assert demonstration_texts(config, 4) == demonstration_texts(config, 4)
     assert demonstration_texts(config, 4) != demonstration_texts(config, 5)

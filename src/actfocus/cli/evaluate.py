@@ -43,7 +43,7 @@ class Eval:
         """Check the run and the figures, then evaluate."""
         settings = self._settings()
         check_checkpoint(self.directory, self.step)
-        from actfocus.evaluation import evaluate_run
+        from actfocus.training.run import evaluate_run
 
         progress = make_progress()
         try:

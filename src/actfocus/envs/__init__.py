@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 
+from actfocus.config import EnvConfig
 from actfocus.envs.protocol import Reply, TextEnv, parse_reply
 from actfocus.errors import ConfigError
 
@@ -51,6 +52,11 @@ def make_env(name: str, **settings: Any) -> TextEnv:
     return env
 
 
+def configured_env(config: EnvConfig) -> TextEnv:
+    """The environment of a run's configuration; raises as `make_env` does."""
+    return make_env(config.name, **config.settings())
+
+
 def _own_class(name: str) -> type[TextEnv]:
     module, _, attribute = name.partition(":")
     # The console script, unlike `python -m`, does not look in the working directory.
@@ -70,6 +76,7 @@ __all__ = [
     "EVALUATION_SEEDS",
     "Reply",
     "TextEnv",
+    "configured_env",
     "make_env",
     "parse_reply",
     "register_environments",

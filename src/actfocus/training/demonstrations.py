@@ -3,7 +3,7 @@
 import numpy as np
 
 from actfocus.config import WarmstartConfig
-from actfocus.envs import make_env
+from actfocus.envs import configured_env
 from actfocus.envs.protocol import ACTION_SEPARATOR, TextEnv
 from actfocus.models.chat import Chat
 from actfocus.rollout.sampler import read_reply
@@ -17,14 +17,15 @@ _PLAIN_STYLE = 0
 def demonstration_texts(config: WarmstartConfig, episode: int) -> list[tuple[str, str]]:
     """One episode as pairs of (what the environment says, what the demonstrator replies)."""
     rng = np.random.default_rng(derive_seed(Stream.DEMONSTRATIONS, config.seed, episode))
-    env = make_env(config.env.name, **config.env.settings())
+    env = configured_env(config.env)
     observation, _ = env.reset(seed=derive_seed(Stream.LEVEL, config.seed, episode))
+    plain = episode < config.plain_share * config.episodes
     pairs, over = [], False
     while not over:
-        reply = _reply(env, rng, config, plain=episode < config.plain_share * config.episodes)
+        reply = _reply(env, rng, config, plain=plain)
         pairs.append((observation, reply))
         observation, _, terminated, truncated, _ = env.step(reply)
-        over = terminated or truncated
+        over = terminated or truncated or plain
     return pairs
 
 
@@ -48,7 +49,7 @@ def _reply(env: TextEnv, rng: np.random.Generator, config: WarmstartConfig, *, p
 
 def demonstration(config: WarmstartConfig, chat: Chat, episode: int) -> Trajectory:
     """One episode as a token record; the demonstrator's tokens carry the roles that sampled ones would."""
-    system = make_env(config.env.name, **config.env.settings()).system_prompt
+    system = configured_env(config.env).system_prompt
     record = Trajectory(Start(group=episode, member=0, level_seed=0, chance_seed=0, sampling_seed=0))
     for turn, (observation, text) in enumerate(demonstration_texts(config, episode)):
         before = chat.next_turn(observation, reply_ended=True) if turn else chat.opening(system, observation)

@@ -13,7 +13,7 @@ import torch
 
 from actfocus.algorithms import Algorithm
 from actfocus.config import Config
-from actfocus.envs import make_env
+from actfocus.envs import configured_env
 from actfocus.errors import NonFiniteError
 from actfocus.focus import Role, token_weights
 from actfocus.models.chat import Chat
@@ -117,7 +117,7 @@ class Loop:
             records = sample_episodes(
                 self._policy,
                 self._chat,
-                lambda: make_env(env.name, **env.settings()),
+                lambda: configured_env(env),
                 own,
                 limits=Limits(settings.context, settings.response),
             )

@@ -1,4 +1,4 @@
-"""A whole run: start or resume, steps, evaluations, checkpoints, and what is left on disk at the end."""
+"""A whole run: start, resume or evaluate; steps, checkpoints, and what is left on disk at the end."""
 
 import json
 import os
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from actfocus.algorithms import ALGORITHMS
-from actfocus.config import Config
-from actfocus.errors import NonFiniteError, RunError
+from actfocus.config import Config, EvaluationConfig, explain
+from actfocus.errors import ConfigError, NonFiniteError, RunError
 from actfocus.evaluation import evaluate
 from actfocus.models.critic import Critic
+from actfocus.models.loading import load
 from actfocus.models.reference import make_reference
 from actfocus.report.curve import draw_learning_curve
 from actfocus.report.progress import Progress
@@ -202,6 +204,44 @@ class Run:
         changed = [key for key in found if before.get(key) != found[key]]
         if changed:
             self.progress.note(f"warning: {', '.join(changed)} changed: the run goes on, with other bits")
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    states: int | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    step: int | None = None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Evaluate the newest checkpoint of a run (or that of `step`); what is None is the run's own setting.
+
+    Raises:
+        RunError: If there is no such run or no such checkpoint.
+        ConfigError: If a setting is out of range.
+    """
+    directory = RunDirectory.open(run)
+    config = directory.config()
+    given = {"states": states, "samples": samples, "temperature": temperature}
+    changes = {key: value for key, value in given.items() if value is not None}
+    try:
+        settings = EvaluationConfig.model_validate(config.evaluation.model_dump() | changes)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Config)) from None
+    folder = directory.checkpoints
+    path = latest_checkpoint(folder) if step is None else folder / f"step_{step}"
+    if path is None or not path.is_dir():
+        raise RunError(f"{run} has no checkpoint{f' of step {step}' if step is not None else ' yet'}")
+    found = verify(path)
+    processes = Processes()
+    if config.model.lora_rank:  # the checkpoint holds the adapters alone
+        policy, chat = load_initial(config.model, config.env, device=processes.device)
+        load_policy(path, policy)
+    else:
+        policy, chat = load(config.model, path=path / "model", device=processes.device)
+    progress.note(f"evaluating step {found} on {settings.states} start states x {settings.samples} episodes")
+    return {"step": found} | evaluate(config, settings, policy, chat, processes).to_json()
 
 
 def summarise_run(run: RunDirectory) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from actfocus.config import (
     ModelConfig,
     WarmstartConfig,
 )
-from actfocus.envs import make_env, parse_reply
+from actfocus.envs import configured_env, parse_reply
 from actfocus.errors import NonFiniteError, RunError
 from actfocus.evaluation import evaluate
 from actfocus.focus import Role
@@ -160,4 +160,4 @@ def wording_digest(config: WarmstartConfig) -> str:
 
 
 def _system_prompt(config: WarmstartConfig) -> str:
-    return make_env(config.env.name, **config.env.settings()).system_prompt
+    return configured_env(config.env).system_prompt
