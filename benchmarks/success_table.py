@@ -23,11 +23,15 @@ from scipy.stats import t as student
 
 ARMS = {"uniform": ["--focus.alpha", "1", "--focus.beta", "0"], "actfocus": []}
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
     options = parse_arguments()
-    cells = list(itertools.product(options.env, options.algorithm, ARMS, options.seeds))
+    RESULTS.mkdir(exist_ok=True)
+    # Seed by seed, so that a table that is broken off has all arms of the first seeds.
+    order = itertools.product(options.seeds, options.env, options.algorithm, ARMS)
+    cells = [(env, algorithm, arm, seed) for seed, env, algorithm, arm in order]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda cell: train(*cell, options), cells))
     write_table(cells, options)
@@ -51,13 +55,10 @@ def run_folder(env: str, algorithm: str, arm: str, seed: int, out: Path) -> Path
 
 def train(env: str, algorithm: str, arm: str, seed: int, options: argparse.Namespace) -> None:
     folder = run_folder(env, algorithm, arm, seed, options.out)
-    command = [sys.executable, "-m", "actfocus", "train"]
-    if folder.exists():
-        command += ["--resume", str(folder)]
-    else:
-        recipe = ROOT / "recipes" / f"{env}-{algorithm}.toml"
-        command += ["--config", str(recipe), "--seed", str(seed), "--out", str(folder)]
-        command += [*ARMS[arm], *options.rest]
+    recipe = ROOT / "recipes" / f"{env}-{algorithm}.toml"
+    command = [sys.executable, "-m", "actfocus", "train", "--config", str(recipe), "--seed", str(seed)]
+    # Resuming with the same options makes sure that they are the ones the run was started with.
+    command += [*ARMS[arm], *options.rest, "--resume" if folder.exists() else "--out", str(folder)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".log").open("a") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -124,10 +125,9 @@ def write_table(cells: list[tuple[str, str, str, int]], options: argparse.Namesp
         "| environment | algorithm | arm | before | final | final, each seed | peak | seconds per run |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
-    results = ROOT / "benchmarks" / "results"
-    (results / f"{options.name}.md").write_text(head + "\n".join(lines) + "\n")
+    (RESULTS / f"{options.name}.md").write_text(head + "\n".join(lines) + "\n")
     record = {"environment": environment, "seeds": options.seeds, "rows": rows}
-    (results / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
     print("\n".join(lines))
 
 
