@@ -21,9 +21,9 @@ import torch
 
 from actfocus.algorithms import ALGORITHMS
 from actfocus.config import Config, load_config
+from actfocus.distributed import Processes
 from actfocus.models.critic import Critic
 from actfocus.models.reference import make_reference
-from actfocus.training.distributed import Processes
 from actfocus.training.initial import load_initial
 from actfocus.training.loop import Loop, Step
 from actfocus.training.run import _peak_memory

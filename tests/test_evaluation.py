@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from actfocus.config import Config, EvaluationConfig
+from actfocus.distributed import Processes
 from actfocus.envs import EVALUATION_SEEDS
 from actfocus.errors import ConfigError, RunError
 from actfocus.evaluation import evaluate, success_interval, summarise
@@ -27,7 +28,6 @@ from actfocus.models.language_model import LanguageModel
 from actfocus.report.progress import SilentProgress
 from actfocus.rollout.seeds import evaluation_starts
 from actfocus.rollout.trajectory import Start, Trajectory
-from actfocus.training.distributed import Processes
 from actfocus.training.run import evaluate_run, train
 from tests.training import conftest as training
 
@@ -145,7 +145,7 @@ def test_evaluation_is_fixed(
         assert played(other, loaded, processes) == first
 
 
-def test_start_states_are_fixed_and_never_trained_on() -> None:
+def test_start_states_are_fixed() -> None:
     starts = evaluation_starts(8, 3)
     assert [start.level_seed for start in starts] == [seed for seed in EVALUATION_SEEDS[:8] for _ in range(3)]
     assert len({start.sampling_seed for start in starts}) == 24

@@ -92,7 +92,7 @@ class ModelConfig(_Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of forward and backward passes; the weights that are trained stay float32."""
     init_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of new parameters (LoRA, critic head)."""
+    """Seed of new parameters (LoRA, a fresh `tiny`)."""
 
 
 class FocusConfig(_Section):
@@ -177,7 +177,7 @@ class OptimizerConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """Success on start states that training never sees."""
+    """Success on fixed start states, whose level seeds training never draws."""
 
     every: Annotated[int, Field(ge=1)] = 10
     """Steps between evaluations; one more stands before training and one at its end."""

@@ -21,7 +21,7 @@ class RunError(ActfocusError):
 
 
 class NonFiniteError(ActfocusError):
-    """A loss, gradient, log-probability or reward is not finite; nothing was updated."""
+    """A loss, gradient, log-probability or reward is not finite; the update it belongs to was not made."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,8 @@
-"""Evaluation: success on fixed start states that training never sees, with an interval."""
+"""Evaluation: success on fixed start states, with an interval.
+
+Training never draws their level seeds. A small game has few levels, though, and two seeds may give the same
+one: about half of FrozenLake's evaluation levels also turn up in a long training.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +12,14 @@ from typing import Any
 from scipy.special import stdtrit
 
 from actfocus.config import Config, EvaluationConfig
+from actfocus.distributed import Processes
 from actfocus.envs import EVALUATION_SEEDS, configured_env
-from actfocus.errors import ConfigError
+from actfocus.errors import ConfigError, NonFiniteError
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import evaluation_starts
 from actfocus.rollout.trajectory import Trajectory
-from actfocus.training.distributed import Processes
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,21 @@ def evaluate(
     starts = processes.share(evaluation_starts(settings.states, settings.samples))
     # In portions of the size that training samples at once, so that evaluation needs no more memory.
     portion = config.rollout.prompts * config.rollout.group
-    for first in range(0, len(starts), portion):
-        records += sample_episodes(
-            policy,
-            chat,
-            lambda: configured_env(config.env),
-            starts[first : first + portion],
-            limits=Limits(config.rollout.context, config.rollout.response),
-            temperature=settings.temperature,
-        )
+    broken: list[str] = []
+    try:
+        for first in range(0, len(starts), portion):
+            records += sample_episodes(
+                policy,
+                chat,
+                lambda: configured_env(config.env),
+                starts[first : first + portion],
+                limits=Limits(config.rollout.context, config.rollout.response),
+                temperature=settings.temperature,
+            )
+    except NonFiniteError as error:
+        broken.append(str(error))
+    for problem in processes.gather(broken):  # all ranks stop, or one would wait for the others
+        raise NonFiniteError(problem)
     # In one order on any number of processes, so that sums round alike.
     return summarise(sorted(processes.gather(records), key=lambda record: record.start))
 

@@ -35,6 +35,33 @@ def test_it_was_taught_the_present_wording(name):
 
 
 @each_game
+def test_another_wording_has_another_digest(name, monkeypatch):
+    """Of every game's remarks each one counts, also those that plain demonstrations never use."""
+    config = WarmstartConfig(env=EnvConfig(name=name), plain_share=1.0)
+    before = wording_digest(config)
+    kind = type(make_env(name))
+    original, seen = kind.remarks, []
+
+    def remarks(self, rng):
+        found = original(self, rng)
+        seen.extend(found)
+        return [sentence.replace(*swap) for sentence in found]
+
+    monkeypatch.setattr(kind, "remarks", remarks)
+    swap = ("", "")
+    assert wording_digest(config) == before
+    rare = {
+        "frozen-lake": ["I am at", "The goal lies at", "One step up"],
+        "sokoban": ["There is room", "No wall stops", "Cell ("],
+        "sudoku": ["lacks", "In cell", "has all digits"],
+    }
+    for words in rare[name]:
+        assert any(words in sentence for sentence in seen)
+        swap = (words, words.upper())
+        assert wording_digest(config) != before
+
+
+@each_game
 def test_most_of_its_replies_are_well_formed_and_most_of_them_is_reasoning(name):
     policy, chat = load_initial(ModelConfig(), EnvConfig(name=name))
     records = sample_episodes(

@@ -15,13 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, Qwen2Config
 
 from actfocus.envs import make_env
-from actfocus.errors import NonFiniteError
+from actfocus.errors import ConfigError, NonFiniteError
 from actfocus.focus.roles import Role
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.tiny import tiny_model
 from actfocus.rollout.batch import collate
 from actfocus.rollout.context_cache import ContextCache
-from actfocus.rollout.sampler import Episode, Limits, sample_episodes
+from actfocus.rollout.sampler import BrokenSampling, Episode, Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from tests.fixtures import Brief, lively_weights
 from tests.rollout.scripts import frozen_lake, play_scripts
@@ -249,7 +249,7 @@ def test_limits_hold_to_the_token(lively, chat, records):
     shortest = min(len(record.ids) for record in records)
     opening = records[0].roles.index(Role.OTHER)
     seen = set()
-    for context in [1, opening - 1, opening, opening + 1, opening + 7, shortest - 30, shortest - 1]:
+    for context in [opening + 1, opening + 7, shortest - 30, shortest - 1]:
         for record in play(lively, chat, limits=Limits(context, 24)):
             own_opening = len(chat.opening(*opening_text(record)))
             seen.add(record.ended)
@@ -355,3 +355,35 @@ def test_a_broken_model_raises(chat):
         model.model.model.norm.weight[0] = float("nan")
     with pytest.raises(NonFiniteError, match="not finite while sampling"):
         play(model, chat)
+
+
+def test_what_was_sampled_before_a_model_broke_is_kept(lively, chat, records, monkeypatch):
+    """The episodes of the error are those of the healthy model, as far as they came."""
+    calls, healthy = iter(range(10**6)), LanguageModel.head
+
+    def head(self, hidden_ND):
+        logits_NV = healthy(self, hidden_ND)
+        return logits_NV * float("nan") if next(calls) >= 30 else logits_NV
+
+    monkeypatch.setattr(LanguageModel, "head", head)
+    with pytest.raises(BrokenSampling, match="not finite while sampling") as caught:
+        play(lively, chat)
+    assert len(caught.value.records) == len(records)
+    for kept, whole in zip(caught.value.records, records, strict=True):
+        assert kept.ids == whole.ids[: len(kept.ids)]
+        assert [role != Role.CONTEXT for role in kept.roles] == [
+            role != Role.CONTEXT for role in whole.roles[: len(kept.roles)]
+        ]
+        assert kept.logprobs == pytest.approx(whole.logprobs[: len(kept.logprobs)], abs=1e-5)
+    # 24 tokens a reply at most: the first replies are whole, the second ones cut short.
+    assert any(
+        0 < kept.sampled < whole.sampled for kept, whole in zip(caught.value.records, records, strict=True)
+    )
+
+
+def test_a_first_prompt_without_room_for_a_reply_is_refused(lively, chat, records):
+    shortest = min(len(chat.opening(*opening_text(record))) for record in records)
+    for context in (1, shortest):
+        refused = f"has {shortest} tokens or more, so rollout.context = {context} leaves no room"
+        with pytest.raises(ConfigError, match=refused):
+            play(lively, chat, limits=Limits(context, 24))

@@ -12,13 +12,13 @@ import torch
 
 from actfocus.algorithms import ALGORITHMS
 from actfocus.config import Config
+from actfocus.distributed import Processes
 from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.reference import make_reference
 from actfocus.rollout.batch import Batch
-from actfocus.training.distributed import Processes
 from actfocus.training.loop import Loop
 from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater

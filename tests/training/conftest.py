@@ -13,6 +13,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from actfocus.config import Config, EnvConfig, ModelConfig, WarmstartConfig
+from actfocus.distributed import Processes
 from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
@@ -22,7 +23,6 @@ from actfocus.report.progress import SilentProgress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.rollout.trajectory import Start, Trajectory
 from actfocus.training.demonstrations import demonstration, demonstration_texts
-from actfocus.training.distributed import Processes
 from actfocus.training.run import train
 from actfocus.training.warmstart import imitate
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from actfocus.config import Config, ModelConfig, load_config
+from actfocus.distributed import Processes
 from actfocus.models.loading import load
 from actfocus.report.progress import SilentProgress
 from actfocus.rollout.batch import collate
-from actfocus.training.distributed import Processes
 from actfocus.training.run import train
 from tests.training.by_hand import set_scene
 from tests.training.conftest import demonstrate, double

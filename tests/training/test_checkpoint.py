@@ -20,6 +20,7 @@ import torch
 import actfocus
 from actfocus.algorithms import ALGORITHMS
 from actfocus.config import Config, ModelConfig
+from actfocus.distributed import Processes
 from actfocus.errors import RunError
 from actfocus.models.chat import Chat
 from actfocus.models.critic import Critic
@@ -28,7 +29,6 @@ from actfocus.models.loading import load
 from actfocus.rollout.batch import Batch
 from actfocus.training import checkpoint as module
 from actfocus.training.checkpoint import latest_checkpoint, load_policy, load_state, save_checkpoint, verify
-from actfocus.training.distributed import Processes
 from actfocus.training.update import Updater
 from tests.training.test_update import scored
 

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from actfocus.config import Config, to_toml
+from actfocus.distributed import Processes
 from actfocus.training.checkpoint import verify
-from actfocus.training.distributed import Processes
 from tests.training.one_of_two import SIZES, gradients
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from actfocus.config import Config, load_config
-from actfocus.errors import NonFiniteError, RunError
+from actfocus.errors import ConfigError, NonFiniteError, RunError
 from actfocus.focus import Role, token_weights
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
@@ -338,13 +338,21 @@ def test_not_finite_stops_before_the_update(
     for part in ("step 3 stopped before the update", named, str(checkpoint), str(failed)):
         assert part in message
     assert len(records(failed)) == 8
-    assert all("start" in record for record in records(failed))
+    assert all(record["ids"] for record in records(failed))
     # Metrics and checkpoint are as they were; without the poison the run goes on as if nothing had been.
     assert equal_in_equal_runs(run) == healthy
     assert [line["step"] for line in lines(run)] == [0, 1, 2]
     if keep == 1:
         resume(run, progress=QUIET)
         assert equal_in_equal_runs(run) == equal_in_equal_runs(finished(algorithm))
+
+
+def test_a_run_that_never_began_does_not_stand_in_the_way(make_config: MakeConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"rollout\.context = 20 leaves no room"):
+        train(make_config(rollout={"context": 20}), out, progress=QUIET)
+    assert not out.exists()
+    train(make_config(steps=1), out, progress=QUIET)  # the corrected command
 
 
 def test_before_the_first_checkpoint_the_error_says_so(

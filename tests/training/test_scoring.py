@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from actfocus.config import Config
+from actfocus.distributed import Processes
 from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.critic import Critic
@@ -20,7 +21,6 @@ from actfocus.models.language_model import LanguageModel
 from actfocus.models.reference import Reference, make_reference
 from actfocus.rollout.batch import Batch, collate
 from actfocus.rollout.trajectory import Trajectory
-from actfocus.training.distributed import Processes
 from actfocus.training.scoring import Scorer, micro_batches
 from tests.training.by_hand import Figures, perturb
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from actfocus.config import Config
+from actfocus.distributed import Processes
 from actfocus.errors import NonFiniteError
 from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.batch import Batch
-from actfocus.training.distributed import Processes
 from actfocus.training.update import Updater, learning_rate_factor
 from tests.training.by_hand import Roles, Scene, gradients_of, loss_of, set_scene
 from tests.training.conftest import double

@@ -42,12 +42,17 @@ def make_env(name: str, **settings: Any) -> TextEnv:
     """The environment `name` (as on the command line) with the given settings.
 
     Raises:
-        ConfigError: If a class of the user's own cannot be found, or is no `TextEnv`.
+        ConfigError: If a class of the user's own cannot be found, is no `TextEnv`, or the settings
+            do not suit it.
     """
-    if ":" in name:
-        return _own_class(name)(**settings)
-    register_environments()
-    env = gymnasium.make(ENVIRONMENTS[name], disable_env_checker=True, **settings).unwrapped
+    try:
+        if ":" in name:
+            return _own_class(name)(**settings)
+        register_environments()
+        env = gymnasium.make(ENVIRONMENTS[name], disable_env_checker=True, **settings).unwrapped
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        raise ConfigError(f"{name} cannot be made with {given or 'its defaults'}: {error}") from error
     assert isinstance(env, TextEnv)
     return env
 
@@ -64,8 +69,8 @@ def _own_class(name: str) -> type[TextEnv]:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot find the game {name}: {error}") from error
+    except Exception as error:  # a module of the user's own may fail in any way
+        raise ConfigError(f"cannot find the game {name}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, TextEnv)):
         raise ConfigError(f"{name} is no subclass of actfocus.envs.TextEnv")
     return found

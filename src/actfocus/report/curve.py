@@ -1,19 +1,21 @@
 """The learning curve of a run as a picture."""
 
-from actfocus.training.run_directory import RunDirectory
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from actfocus.config import Config
 
 
-def draw_learning_curve(run: RunDirectory) -> None:
-    """Write `learning_curve.png`: evaluated success with its 95 % band, and success while training."""
+def draw_learning_curve(config: Config, lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the lines of `metrics.jsonl`: evaluated success with its 95 % band, and success while training."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    lines = run.lines()
     evaluated = [(line["step"], line["evaluation"]) for line in lines if "evaluation" in line]
     trained = [(line["step"], line["success"]) for line in lines if "success" in line]
-    config = run.config()
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     if trained:
@@ -29,4 +31,4 @@ def draw_learning_curve(run: RunDirectory) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    figure.savefig(run.path / "learning_curve.png", dpi=150)
+    figure.savefig(path, dpi=150)

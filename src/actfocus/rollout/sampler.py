@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from actfocus.envs.protocol import TextEnv, parse_reply
-from actfocus.errors import NonFiniteError
+from actfocus.errors import ConfigError, NonFiniteError
 from actfocus.focus.roles import Role, token_roles
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
@@ -25,6 +25,14 @@ class Limits:
 
     context: int
     response: int
+
+
+class BrokenSampling(NonFiniteError):
+    """The policy's distribution is not finite; `records` holds every episode as far as it came."""
+
+    def __init__(self, message: str, records: list[Trajectory]) -> None:
+        super().__init__(message)
+        self.records = records
 
 
 class ReadReply(NamedTuple):
@@ -77,6 +85,12 @@ class Episode:
         self._logprobs.append(logprob)
         self.writing = token not in self._chat.end_ids and len(self.reply) < self._room
 
+    def keep_half_reply(self) -> None:
+        """Put what was written of the present reply into the record, unplayed."""
+        if self.writing:
+            _, roles = read_reply(self._chat, self.reply)
+            self.record.add_reply(self.reply, roles, self._logprobs, self._turn)
+
     def play(self) -> None:
         """Lay roles on the finished reply, play it, and append the observation as context."""
         text, roles = read_reply(self._chat, self.reply)
@@ -125,9 +139,27 @@ def sample_episodes(
         The records, in the order of `starts`.
 
     Raises:
-        NonFiniteError: If the model's distribution holds NaN or infinity.
+        BrokenSampling: If the model's distribution holds NaN or infinity.
+        ConfigError: If no first prompt leaves room for a reply.
     """
     episodes = [Episode(make_env(), chat, start, limits) for start in starts]
+    if episodes and not any(episode.writing for episode in episodes):
+        shortest = min(len(episode.pending) for episode in episodes)
+        raise ConfigError(
+            f"the first prompt has {shortest} tokens or more, so rollout.context = {limits.context} leaves no"
+            " room for a reply: raise it"
+        )
+    try:
+        _play_out(model, episodes, temperature)
+    except NonFiniteError as error:
+        for episode in episodes:
+            episode.keep_half_reply()
+        raise BrokenSampling(str(error), [episode.record for episode in episodes]) from error
+    return [episode.record for episode in episodes]
+
+
+def _play_out(model: LanguageModel, episodes: Sequence[Episode], temperature: float) -> None:
+    """Play all episodes to their ends."""
     active = [episode for episode in episodes if episode.writing]
     with model.autocast():
         cache, hidden_BD = _read_openings(model, active)
@@ -142,7 +174,6 @@ def sample_episodes(
                 cache.close_gaps()
                 new = [unread[row] + each.pending for row, each in zip(going_on, active, strict=True)]
                 hidden_BD = cache.append(new)
-    return [episode.record for episode in episodes]
 
 
 def _read_openings(model: LanguageModel, episodes: Sequence[Episode]) -> tuple[ContextCache, torch.Tensor]:

@@ -13,16 +13,16 @@ import torch
 
 from actfocus.algorithms import Algorithm
 from actfocus.config import Config
+from actfocus.distributed import Processes
 from actfocus.envs import configured_env
 from actfocus.errors import NonFiniteError
 from actfocus.focus import Role, token_weights
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.batch import Batch, collate, keep_varied_groups
-from actfocus.rollout.sampler import Limits, sample_episodes
+from actfocus.rollout.sampler import BrokenSampling, Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
-from actfocus.training.distributed import Processes
 from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater
 
@@ -90,8 +90,8 @@ class Loop:
         """One step, recorded in `step` as far as it comes.
 
         Raises:
-            NonFiniteError: If a reward, log-probability, value, signal, loss or gradient is not finite;
-                nothing has been updated then.
+            NonFiniteError: If a reward, log-probability, value, signal, loss or gradient is not finite; the
+                update that it would have gone into has not been made.
         """
         with step.watch("rollout"):
             self._rollout(step)
@@ -121,9 +121,9 @@ class Loop:
                 own,
                 limits=Limits(settings.context, settings.response),
             )
-        except NonFiniteError as error:
+        except BrokenSampling as error:
             # The other ranks must hear of it: they would wait for these episodes forever.
-            records, broken = [Trajectory(start) for start in own], [str(error)]
+            records, broken = error.records, [str(error)]
         step.episodes = sorted(self._processes.gather(records), key=lambda record: record.start)
         for problem in self._processes.gather(broken):
             raise NonFiniteError(problem)

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 
 from actfocus.algorithms import ALGORITHMS
 from actfocus.config import Config, EvaluationConfig, explain
-from actfocus.errors import ConfigError, NonFiniteError, RunError
+from actfocus.distributed import Processes
+from actfocus.errors import ActfocusError, ConfigError, NonFiniteError, RunError
 from actfocus.evaluation import evaluate
 from actfocus.models.critic import Critic
 from actfocus.models.loading import load
@@ -29,7 +31,6 @@ from actfocus.training.checkpoint import (
     save_checkpoint,
     verify,
 )
-from actfocus.training.distributed import Processes
 from actfocus.training.initial import load_initial, weights_digest
 from actfocus.training.loop import Loop, Step
 from actfocus.training.run_directory import RunDirectory, write_whole
@@ -49,7 +50,13 @@ def train(config: Config, out: Path, *, progress: Progress) -> dict[str, Any]:
     run = RunDirectory.create(out, config) if processes.is_main else RunDirectory(out)
     processes.wait()
     with run.locked() if processes.is_main else nullcontext():
-        return Run(config, run, processes, progress).go(start=0)
+        try:
+            return Run(config, run, processes, progress).go(start=0)
+        except ActfocusError:
+            # A run that never began would only stand in the way of the corrected command.
+            if processes.is_main and not run.lines():
+                shutil.rmtree(run.path)
+            raise
 
 
 def resume(path: Path, *, progress: Progress, changes: Config | None = None) -> dict[str, Any]:
@@ -75,7 +82,7 @@ def _continue(config: Config, run: RunDirectory, processes: Processes, progress:
         progress.note(f"{run.path} has all of its {start} steps already: there is nothing to train")
         if processes.is_main:  # what a kill after the last checkpoint left undone
             keep_only(checkpoint)
-            draw_learning_curve(run)
+            _draw(run)
         return summarise_run(run) | {"seconds": 0.0}
     whole = Run(config, run, processes, progress)
     if checkpoint is not None:
@@ -119,7 +126,7 @@ class Run:
         if config.steps == 0 and self.processes.is_main:
             self._save(0)
         if self.processes.is_main:
-            draw_learning_curve(self.directory)
+            _draw(self.directory)
         self.processes.wait()  # the others read what the main process has written
         return summarise_run(self.directory) | {"seconds": time.perf_counter() - began}
 
@@ -255,6 +262,10 @@ def summarise_run(run: RunDirectory) -> dict[str, Any]:
         "final_success": evaluations[-1]["success"] if evaluations else None,
         "peak_success": max((e["success"] for e in evaluations), default=None),
     }
+
+
+def _draw(run: RunDirectory) -> None:
+    draw_learning_curve(run.config(), run.lines(), run.path / "learning_curve.png")
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 config.toml            the resolved configuration
 environment.json       versions, machine, threads; digest of the initial weights
-metrics.jsonl          one line a step, of figures that config and seed decide: equal in equal runs
+metrics.jsonl          one line a step; equal in runs of equal config, seed, machine and versions
 timing.jsonl           one line a step, of seconds and bytes
 episodes/              every episode of a step, token by token
 checkpoints/step_N/    the newest state that verified

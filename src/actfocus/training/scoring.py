@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from actfocus.config import Config
+from actfocus.distributed import Processes
 from actfocus.focus import Role, TokenScores, token_nll, token_shift
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.reference import Reference
 from actfocus.rollout.batch import Batch
-from actfocus.training.distributed import Processes
 
 Pass = Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]
 """(ids [B, T], chosen [B, T]) → F tensors [N], the figures of the chosen tokens in row-major order."""

@@ -11,13 +11,13 @@ import torch
 
 from actfocus.algorithms import Algorithm
 from actfocus.config import Config
+from actfocus.distributed import Processes
 from actfocus.errors import NonFiniteError
 from actfocus.focus import kl_penalty, policy_loss
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.batch import Batch
 from actfocus.rollout.seeds import Stream, derive_seed
-from actfocus.training.distributed import Processes
 from actfocus.training.scoring import micro_batches
 
 

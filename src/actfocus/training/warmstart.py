@@ -21,6 +21,7 @@ from actfocus.config import (
     ModelConfig,
     WarmstartConfig,
 )
+from actfocus.distributed import Processes
 from actfocus.envs import configured_env, parse_reply
 from actfocus.errors import NonFiniteError, RunError
 from actfocus.evaluation import evaluate
@@ -33,7 +34,6 @@ from actfocus.models.tiny import tiny_model, tiny_tokenizer
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.training.demonstrations import demonstration, demonstration_texts
-from actfocus.training.distributed import Processes
 
 _QUICK_EVALUATION = EvaluationConfig(states=32, samples=4)
 _WARMUP_SHARE = 0.05
@@ -44,21 +44,24 @@ def warmstart(config: WarmstartConfig, out: Path, *, progress: Progress) -> dict
     """Train `config.model` on demonstrations and save it as a Hugging Face folder at `out`.
 
     Raises:
-        RunError: If `out` exists.
+        RunError: If `out` exists, or several processes were started.
         ModelError: If the model cannot be loaded.
         NonFiniteError: If the loss is not finite; nothing is saved.
     """
     if out.exists():
         raise RunError(f"{out} exists already and is never overwritten: choose another --out")
+    processes = Processes()
+    if processes.count > 1:
+        raise RunError("the warm start runs in one process: start it without `accelerate launch`")
     if config.model.name == registry.TINY:
-        model, chat = _fresh_tiny(config)
+        model, chat = _fresh_tiny(config, processes.device)
     else:
-        model, chat = load(config.model)
+        model, chat = load(config.model, device=processes.device)
     losses = imitate(model, chat, config, progress)
     _save(model, chat, config, out)
     progress.note("evaluating")
     run = Config(env=config.env, model=config.model)
-    success = evaluate(run, _QUICK_EVALUATION, model, chat, Processes()).to_json()
+    success = evaluate(run, _QUICK_EVALUATION, model, chat, processes).to_json()
     last = losses[-len(losses) // 10 :]
     return {"model": str(out), "loss": sum(last) / len(last), "success": {"step": len(losses)} | success}
 
@@ -70,7 +73,7 @@ def imitate(model: LanguageModel, chat: Chat, config: WarmstartConfig, progress:
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []
     progress.begin(f"warm start on {config.env.name}", total)
-    for step, batch in enumerate(_batches(config, chat)):
+    for step, batch in enumerate(_batches(config, chat, model.device)):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _course(step, total)
         loss = _update(model, optimizer, batch, config, parameters)
@@ -90,7 +93,7 @@ def _update(
     """One update; returns the mean loss of the demonstrator's tokens alone."""
     chosen_BT = batch.sampled_BT
     if config.context_weight > 0:
-        chosen_BT = torch.arange(chosen_BT.shape[1]) < batch.lengths_B[:, None]
+        chosen_BT = torch.arange(chosen_BT.shape[1], device=model.device) < batch.lengths_B[:, None]
         chosen_BT[:, 0] = False  # nothing predicts the first token
     losses_N = -model.token_scores(batch.ids_BT, chosen_BT).logprobs
     is_reply_N = batch.sampled_BT[chosen_BT]
@@ -113,7 +116,7 @@ def _course(step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def _batches(config: WarmstartConfig, chat: Chat) -> Iterator[Batch]:
+def _batches(config: WarmstartConfig, chat: Chat, device: torch.device) -> Iterator[Batch]:
     pool_size = config.batch * _SORTED_TOGETHER
     order = torch.Generator().manual_seed(config.seed)
     for start in range(0, config.episodes, pool_size):
@@ -122,12 +125,12 @@ def _batches(config: WarmstartConfig, chat: Chat) -> Iterator[Batch]:
         pool.sort(key=lambda record: len(record.ids))
         batches = [pool[i : i + config.batch] for i in range(0, len(pool), config.batch)]
         for index in torch.randperm(len(batches), generator=order).tolist():
-            yield collate(batches[index])
+            yield collate(batches[index], device)
 
 
-def _fresh_tiny(config: WarmstartConfig) -> tuple[LanguageModel, Chat]:
+def _fresh_tiny(config: WarmstartConfig, device: torch.device) -> tuple[LanguageModel, Chat]:
     tokenizer = tiny_tokenizer(_tokenizer_corpus())
-    model = tiny_model(tokenizer, config.model.init_seed)
+    model = tiny_model(tokenizer, config.model.init_seed).to(device)
     return LanguageModel(model, precision=config.model.precision), Chat(tokenizer)
 
 
@@ -155,7 +158,8 @@ def _save(model: LanguageModel, chat: Chat, config: WarmstartConfig, out: Path) 
 
 def wording_digest(config: WarmstartConfig) -> str:
     """Names the rules and the wording that a model was taught: another digest, another language."""
-    texts = [demonstration_texts(config, episode) for episode in range(20)]
+    varied = config.model_copy(update={"plain_share": 0.0})
+    texts = [demonstration_texts(varied, episode) for episode in range(40)]
     return hashlib.sha256(json.dumps([_system_prompt(config), texts]).encode()).hexdigest()
 
 
