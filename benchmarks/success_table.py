@@ -19,6 +19,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 ARMS = {"uniform": ["--focus.alpha", "1", "--focus.beta", "0"], "actfocus": []}
@@ -68,7 +69,7 @@ def train(env: str, algorithm: str, arm: str, seed: int, options: argparse.Names
 
 def evaluations(folder: Path) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["evaluation"] for line in lines if "evaluation" in line]
+    return [{"step": line["step"], **line["evaluation"]} for line in lines if "evaluation" in line]
 
 
 def seconds(folder: Path) -> float:
@@ -125,10 +126,45 @@ def write_table(cells: list[tuple[str, str, str, int]], options: argparse.Namesp
         "| environment | algorithm | arm | before | final | final, each seed | peak | seconds per run |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
+    lines += ["", *differences(rows)]
     (RESULTS / f"{options.name}.md").write_text(head + "\n".join(lines) + "\n")
+    draw_curves(groups, RESULTS / f"{options.name}.png")
     record = {"environment": environment, "seeds": options.seeds, "rows": rows}
     (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
     print("\n".join(lines))
+
+
+def differences(rows: list[dict]) -> list[str]:
+    """ActFocus minus Uniform, seed by seed: equal seeds share start states and luck."""
+    final = {(row["env"], row["algorithm"], row["arm"]): row["final"] for row in rows}
+    cells = dict.fromkeys((env, algorithm) for env, algorithm, _ in final)
+    found = []
+    for env, algorithm in cells:
+        pairs = zip(final[env, algorithm, "actfocus"], final[env, algorithm, "uniform"], strict=True)
+        found.append(
+            f"- {env}, {algorithm}: ActFocus minus Uniform at the end {interval([a - u for a, u in pairs])}"
+        )
+    return found
+
+
+def draw_curves(groups: dict[tuple[str, str, str], list[Path]], path: Path) -> None:
+    """One panel per environment and algorithm: each seed's evaluations thin, their mean thick."""
+    panels = list(dict.fromkeys((env, algorithm) for env, algorithm, _ in groups))
+    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    colours = {"uniform": "0.45", "actfocus": "#0b5fa5"}
+    for axes, (env, algorithm) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for arm, colour in colours.items():
+            curves = [evaluations(folder) for folder in groups[env, algorithm, arm]]
+            steps = [each["step"] for each in curves[0]]
+            heights = [[100 * each["success"] for each in curve] for curve in curves]
+            for each in heights:
+                axes.plot(steps, each, color=colour, linewidth=0.8, alpha=0.5)
+            mean = [sum(column) / len(column) for column in zip(*heights, strict=True)]
+            axes.plot(steps, mean, "o-", color=colour, linewidth=2, label=arm)
+        axes.set(title=f"{env}, {algorithm}", xlabel="step", ylabel="success, %", ylim=(0, 100))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Evaluation: success on fixed start states, with an interval.
 
-Training never draws their level seeds. A small game has few levels, though, and two seeds may give the same
-one: about half of FrozenLake's evaluation levels also turn up in a long training.
+Training never draws their level seeds. Two seeds may give the same level, though, and a small game has few: the
+README says how many.
 """
 
 import math
