@@ -33,11 +33,14 @@ from actfocus.training.update import Updater
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PARTS = ("rollout", "score", "update", "step")
+UNIFORM: dict = {"focus": {"alpha": 1.0, "beta": 0.0}}
+NO_KL: dict = {"algorithm": {"kl_coefficient": 0.0}}
+KL: dict = {"algorithm": {"kl_coefficient": 0.1}}
 ARMS = {
-    "uniform": {"focus": {"alpha": 1.0, "beta": 0.0}},
-    "actfocus": {},
-    "uniform + KL": {"focus": {"alpha": 1.0, "beta": 0.0}, "algorithm": {"kl_coefficient": 0.001}},
-    "actfocus + KL": {"algorithm": {"kl_coefficient": 0.001}},
+    "uniform": UNIFORM | NO_KL,
+    "actfocus": NO_KL,
+    "uniform + KL": UNIFORM | KL,
+    "actfocus + KL": KL,
 }
 
 

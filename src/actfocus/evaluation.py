@@ -1,7 +1,7 @@
 """Evaluation: success on fixed start states, with an interval.
 
-Training never draws their level seeds. Two seeds may give the same level, though, and a small game has few: the
-README says how many.
+Training never draws their level seeds. Two seeds may give the same level, though, and a small game has few:
+the README says how many.
 """
 
 import math

@@ -5,6 +5,7 @@ What trains is replaced by stand-ins: the real thing is tested in tests/training
 """
 
 import errno
+import io
 import json
 import re
 import sys
@@ -54,13 +55,14 @@ def train(stand_in: StandIn) -> Recorder:
     return train
 
 
-def test_train_without_options_is_the_papers_setting(actfocus: Call, train: Recorder) -> None:
+def test_train_without_options_has_the_defaults(actfocus: Call, train: Recorder) -> None:
     result = actfocus("train")
     assert result.code == 0, result.err
     config, out = train.args
     assert config == Config()
     assert re.fullmatch(r"runs/frozen-lake-grpo-focus-0-\d{8}-\d{6}", str(out))
     assert "50.0" in result.out and "+25.0" in result.out and "before" in result.out and "after" in result.out
+    assert f"Run: {out}\nLearning curve: {out}/learning_curve.png\n" in result.out
 
 
 def test_flags_override_the_file_and_the_file_the_defaults(
@@ -97,6 +99,7 @@ def test_json_is_alone_on_stdout_and_valid(actfocus: Call, train: Recorder) -> N
     found = json.loads(result.out, parse_constant=pytest.fail)
     assert found["final_success"] == 0.5
     assert found["evaluations"][1]["return"] is None
+    assert found["learning_curve"] == f"{train.args[1]}/learning_curve.png"
     assert "a library speaks" in result.err
 
 
@@ -104,10 +107,21 @@ def test_resume_takes_the_settings_of_the_run(actfocus: Call, stand_in: StandIn,
     resume = Recorder(SUMMARY)
     stand_in("actfocus.training.run", train=None, resume=resume)
     make_run(tmp_path / "r", Config(seed=5), steps=(1,))
-    assert actfocus("train", "--resume", "r").code == 0
+    result = actfocus("train", "--resume", "r")
+    assert result.code == 0
     assert resume.args == (Path("r"),)
+    assert "Learning curve: r/learning_curve.png" in result.out
     # The same settings said again are no change.
     assert actfocus("train", "--resume", "r", "--seed", "5").code == 0
+
+
+def test_resume_does_not_make_the_game(actfocus: Call, stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in("actfocus.training.run", train=None, resume=Recorder(SUMMARY))
+    lost = Config.model_validate({"env": {"name": "lost:Game"}, "model": {"name": "."}})
+    make_run(tmp_path / "r", lost, steps=(1,))
+    (tmp_path / "config.json").touch()  # enough to pass for a model
+    assert actfocus("train", "--resume", "r").code == 0
+    assert "lost:Game" in actfocus("train", "--env", "lost:Game", "--model", ".").err
 
 
 def test_dry_run(actfocus: Call, stand_in: StandIn, tmp_path: Path) -> None:
@@ -209,13 +223,41 @@ def test_warmstart(actfocus: Call, stand_in: StandIn) -> None:
     assert json.loads(actfocus("warmstart", "--json").out)["loss"] == 0.5
 
 
+def test_warmstart_makes_a_tiny_for_a_game_of_ones_own(
+    actfocus: Call, stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ships is for our games alone, but a warm start begins with fresh weights."""
+    stand_in(
+        "actfocus.training.warmstart",
+        warmstart=Recorder({"model": "m", "loss": 0.5, "success": EVALUATION}),
+    )
+    (tmp_path / "my_pond.py").write_text("from actfocus.envs.frozen_lake import FrozenLake as Game")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert actfocus("warmstart", "--env", "my_pond:Game").code == 0
+    refused = actfocus("train", "--env", "my_pond:Game")
+    assert (refused.code, "tiny ships for" in refused.err) == (2, True)
+
+
 def test_play(actfocus: Call, stand_in: StandIn) -> None:
-    play = Recorder(None)
+    result = {"seed": 3, "success": True, "return": 6.0, "turns": 2, "finished": True}
+    play = Recorder(result)
     stand_in("actfocus.cli.play", play=play)
     assert actfocus("play", "sudoku", "--seed", "3", "--clues", "9").code == 0
     assert play.args == ("sudoku",)
     assert play.options == {"seed": 3, "settings": {"clues": 9}}
-    assert json.loads(actfocus("play", "frozen-lake", "--json").out) == {"env": "frozen-lake", "seed": None}
+    found = json.loads(actfocus("play", "frozen-lake", "--json").out)
+    assert play.options["seed"] is None
+    assert found == {"env": "frozen-lake"} | result
+
+
+def test_play_shows_the_game_on_stderr_and_the_result_on_stdout(
+    actfocus: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("left\n"))
+    shown = actfocus("play", "frozen-lake", "--seed", "4", "--success-rate", "1", "--json")
+    expected = {"seed": 4, "success": False, "return": 0.0, "turns": 1, "finished": False}
+    assert json.loads(shown.out) == {"env": "frozen-lake"} | expected
+    assert "Played: left." in shown.err
 
 
 @dataclass(frozen=True)

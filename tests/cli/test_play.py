@@ -1,13 +1,15 @@
 """A person at the terminal: scripted input, and what the screen shows."""
 
 import io
+import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from actfocus.cli.play import play
-from actfocus.envs import make_env
+from actfocus.envs import TextEnv, make_env
 
 CERTAIN = {"success_rate": 1.0}
 
@@ -50,6 +52,49 @@ def test_hints_lead_to_the_goal(screen: Any) -> None:
     assert "Solved!" in output
 
 
+class Mute(TextEnv):
+    """The least that a game can be: one word wins, and nobody demonstrates it."""
+
+    rules = "Say the word."
+
+    def __init__(self) -> None:
+        super().__init__(turns=3, actions_per_turn=1, actions_per_episode=3)
+
+    def new_level(self, rng: np.random.Generator) -> None:
+        self.word = "please"
+
+    def picture(self) -> str:
+        return "A closed door."
+
+    def read_action(self, text: str) -> str:
+        return text
+
+    def play(self, action: str) -> tuple[float, bool]:
+        self.success = np.bool_(action == self.word)  # type: ignore[assignment]
+        return np.float32(self.success), bool(self.success)  # type: ignore[return-value]
+
+
+MUTE = f"{__name__}:Mute"
+
+
+def test_without_an_expert_there_is_no_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hint\nopen\nplease\n"))
+    result = play(MUTE, settings={}, seed=0)
+    output = capsys.readouterr().out
+    assert "There is no hint: Mute cannot be demonstrated" in output
+    assert "Played: open." in output and "Solved!" in output, "the game goes on"
+    # JSON does not know NumPy's numbers.
+    assert json.loads(json.dumps(result)) == {
+        "seed": 0,
+        "success": True,
+        "return": 1.0,
+        "turns": 2,
+        "finished": True,
+    }
+
+
 def test_the_budget_runs_out(screen: Any) -> None:
     output = screen(*["jump"] * 5)
     assert output.count("Problem: unknown action 'jump'") == 5
@@ -90,13 +135,13 @@ def test_control_c_leaves(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr("builtins.input", interrupted)
     result = play("frozen-lake", seed=0, settings=CERTAIN)
     assert "Goodbye." in capsys.readouterr().out
-    assert result == {"seed": 0, "success": False, "return": 0.0, "finished": False}
+    assert result == {"seed": 0, "success": False, "return": 0.0, "turns": 0, "finished": False}
 
 
 def test_the_result_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("jump\nleft || up\nright\n"))
     result = play("frozen-lake", seed=0, settings=CERTAIN)
-    assert result == {"seed": 0, "success": False, "return": -0.1, "finished": True}
+    assert result == {"seed": 0, "success": False, "return": -0.1, "turns": 3, "finished": True}
 
 
 def test_the_seed_is_shown_and_repeats_the_level(screen: Any) -> None:

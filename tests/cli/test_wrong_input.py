@@ -36,6 +36,11 @@ FILES = {
     "frozen.toml": "[env]\nname = 'frozen-lake'\nsuccess_rate = 1.0\n",
     "file": "",
     "odd\x1b[31m.toml": "steps = 'x'\n",
+    "own.py": "from actfocus.envs.frozen_lake import FrozenLake\n\n"
+    "class Game(FrozenLake):\n"
+    "    def __init__(self):\n"
+    "        super().__init__()\n",
+    "unreadable.py": "class Game(\n",
 }
 
 # Each: the words after `actfocus`, and what the line must say.
@@ -66,6 +71,14 @@ CASES: list[tuple[str, list[str]]] = [
     ("train --env chess", ["env.name", "sokoban", "got 'chess'"]),
     ("train --algorithm dpo", ["--algorithm", "'grpo', 'ppo'", "got 'dpo'"]),
     ("train --env.clues 6", ["env", "clues belongs to sudoku"]),
+    ("train --env sudoku --env.turns 2", ["sudoku", "turns", "cannot fill 6 empty cells"]),
+    ("train --env sudoku --env.turns 2 --dry-run", ["sudoku", "turns", "cannot fill 6 empty cells"]),
+    ("train --env nosuch:Game", ["nosuch:Game"]),
+    ("train --env own:NoGame --dry-run", ["own:NoGame"]),
+    ("train --env unreadable:Game", ["unreadable:Game", "unreadable.py"]),
+    ("train --env own:Game --env.turns 3 --model x.gguf", ["own:Game", "turns"]),
+    ("train --env own:Game", ["tiny ships for frozen-lake, sokoban, sudoku only: give --model"]),
+    ("train --env own:Game --dry-run", ["tiny ships for", "--model"]),
     ("train --rollout.keep 0", ["rollout.keep", "greater than 0"]),
     ("train --config missing.toml", ["missing.toml", "No such file"]),
     ("train --config=missing.toml", ["missing.toml", "No such file"]),
@@ -107,15 +120,21 @@ CASES: list[tuple[str, list[str]]] = [
     ("warmstart --episodes 0", ["episodes", "greater than or equal to 1"]),
     ("warmstart --random-share 2", ["random_share", "less than or equal to 1"]),
     ("warmstart --model no-such-model", ["no-such-model"]),
+    ("warmstart --env sudoku --env.turns 2", ["sudoku", "turns", "cannot fill 6 empty cells"]),
+    ("warmstart --env nosuch:Game", ["nosuch:Game"]),
     ("warmstart --out run", ["run exists already"]),
     ("play", ["ENV is missing"]),
     ("play chess", ["sudoku", "got 'chess'"]),
     ("play sudoku --clues 99", ["clues", "less than or equal to 15, got 99"]),
     ("play sudoku --success-rate 1", ["success_rate belongs to frozen-lake"]),
     ("play sudoku --seed -1", ["seed", "got -1"]),
+    ("play sudoku --turns 2", ["sudoku", "turns", "cannot fill 6 empty cells"]),
+    ("play own:Game --turns 3", ["own:Game", "turns"]),
+    ("play unreadable:Game", ["unreadable:Game", "unreadable.py"]),
     ("check-env", ["ENV is missing"]),
     ("check-env sokobn", ["did you mean 'sokoban'", "got 'sokobn'"]),
     ("check-env sokoban --seeds 0", ["seeds", "got 0"]),
+    ("check-env nosuch:Game", ["nosuch:Game"]),
     ("models fetch", ["actfocus models fetch NAME"]),
     ("models fetch smollm3", ["smollm2-135m"]),
     ("models lsit", ["'list', 'fetch'", "got 'lsit'"]),
@@ -162,6 +181,7 @@ def report(folder: Path) -> dict[str, Any]:
         text=True,
         timeout=300,
         cwd=folder,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

@@ -1,6 +1,7 @@
 """The check must pass good environments and catch broken ones; each one here breaks one promise."""
 
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from actfocus.envs import check, fuzz
 from actfocus.envs.check import EnvironmentReport, check_environment
 from actfocus.envs.frozen_lake import FrozenLake
 from actfocus.envs.protocol import FORMAT_PENALTY, REPLY_TAGS, Reply, parse_reply
+from actfocus.errors import ConfigError
 
 SEEDS, FUZZ = 12, 1000
 
@@ -69,11 +71,25 @@ def test_the_digest_depends_on_the_seeds_and_repeats() -> None:
     assert check.episodes_digest("frozen-lake", 6) != check.episodes_digest("frozen-lake", 7)
 
 
+def test_a_game_of_ones_own_is_found_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The console script does not have it in `sys.path`, and neither have these tests."""
+    (tmp_path / "my_lake.py").write_text("from actfocus.envs.frozen_lake import FrozenLake as Game")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    report = check_environment("my_lake:Game", seeds=2, fuzz=20)
+    assert report.problems == ()
+    assert report.digest == check.episodes_digest("frozen-lake", 2)
+
+
 def test_wrong_calls_raise() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         check_environment("frozen-lake", seeds=0)
     with pytest.raises(KeyError):
         check_environment("frozen-pond")
+    with pytest.raises(ConfigError, match="no_such_module:Game"):
+        check_environment("no_such_module:Game")
 
 
 # Broken environments. ----------------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from tests import oracle
 weights_module = importlib.import_module("actfocus.focus.weights")
 signals_module = importlib.import_module("actfocus.focus.signals")
 objective_module = importlib.import_module("actfocus.focus.objective")
-ppo_module = importlib.import_module("actfocus.algorithms.ppo")
-grpo_module = importlib.import_module("actfocus.algorithms.grpo")
 
 SEEDS = range(140)
 """A multiple of the number of kinds of batch; enough for each kind to meet each α and β."""
@@ -301,97 +299,3 @@ def test_kl_penalty(seed, kind, dtype):
     got = objective_module.kl_penalty(tensor(batch.logprobs_BT), tensor(batch.ref_logprobs_BT), kind)
     expected = oracle.kl_penalty(batch.logprobs_BT, batch.ref_logprobs_BT, kind)
     assert_close(got, expected, TOLERANCE[dtype])
-
-
-# PPO and GRPO --------------------------------------------------------------------------------------------
-
-
-def check_gae(seed, dtype=np.float64):
-    batch = oracle.random_batch(seed, dtype)
-    inputs = batch.rewards_BT, batch.values_BT, batch.sampled_BT
-    for gamma, lam in [(1.0, 1.0), (0.99, 0.95), (0.5, 0.0), (0.9, 1.0)]:
-        got = ppo_module.gae(*map(tensor, inputs), gamma=gamma, lam=lam)
-        expected = oracle.gae(*inputs, gamma=gamma, lam=lam)
-        for got_BT, expected_BT in zip(got, expected, strict=True):
-            assert_close(got_BT, expected_BT, TOLERANCE[dtype])
-            assert (got_BT[~tensor(batch.sampled_BT)] == 0).all()
-
-
-@both_dtypes
-@pytest.mark.parametrize("seed", SEEDS)
-def test_gae(seed, dtype):
-    check_gae(seed, dtype)
-
-
-def test_gae_of_a_reward_at_the_end_is_the_return_less_the_value():
-    """With γ = λ = 1 every sampled token sees the same return R, whatever lies between."""
-    sampled_BT = torch.tensor([[False, True, True, False, False, True, True, False]])
-    values_BT = torch.arange(8, dtype=torch.float64)[None]
-    rewards_BT = torch.tensor([[0, 0, 0, 0, 0, 0, 5.0, 0]], dtype=torch.float64)
-    advantages_BT, returns_BT = ppo_module.gae(rewards_BT, values_BT, sampled_BT, gamma=1.0, lam=1.0)
-    assert returns_BT.tolist() == [[0, 5, 5, 0, 0, 5, 5, 0]]
-    assert advantages_BT.tolist() == [[0, 4, 3, 0, 0, 0, -1, 0]]
-
-
-def check_whiten(seed, dtype=np.float64):
-    batch = oracle.random_batch(seed, dtype)
-    got = ppo_module.whiten(tensor(batch.advantages_BT), tensor(batch.sampled_BT))
-    assert_close(got, oracle.whiten(batch.advantages_BT, batch.sampled_BT), TOLERANCE[dtype])
-
-
-@both_dtypes
-@pytest.mark.parametrize("seed", SEEDS)
-def test_whiten(seed, dtype):
-    check_whiten(seed, dtype)
-
-
-def check_value_loss(seed, dtype=np.float64):
-    batch = oracle.random_batch(seed, dtype)
-    inputs = batch.values_BT, batch.old_values_BT, batch.returns_BT, batch.sampled_BT
-    for changes in [{"clip": 0.2}, {"clip": 0.01}, {"clip": 0.2, "normalizer": 37.5}]:
-        values_BT = tensor(batch.values_BT, requires_grad=True)
-        loss = ppo_module.value_loss(values_BT, *map(tensor, inputs[1:]), **changes)
-        (gradient_BT,) = torch.autograd.grad(loss, values_BT)
-        expected = oracle.value_loss(*inputs, **changes)
-        assert_close(loss, expected[0], TOLERANCE[dtype])
-        if dtype == np.float64:
-            assert_close(gradient_BT, expected[1], TOLERANCE[dtype])
-        assert (gradient_BT[~tensor(batch.sampled_BT)] == 0).all()
-
-
-@both_dtypes
-@pytest.mark.parametrize("seed", SEEDS)
-def test_value_loss(seed, dtype):
-    check_value_loss(seed, dtype)
-
-
-def random_groups(seed, dtype):
-    """Returns of groups of unequal size in mixed order, as sparse as those of a game."""
-    rng = np.random.default_rng([13, seed])
-    groups_B = rng.permutation(np.repeat(rng.permutation(40)[:6], rng.integers(1, 9, size=6)))
-    returns_B = rng.choice([0.0, 1.0, -0.1, 0.9], size=len(groups_B)) + rng.choice([0.0, 1.0]) * rng.random(
-        len(groups_B)
-    )
-    return returns_B.astype(dtype), groups_B
-
-
-def check_grpo(seed, dtype=np.float64):
-    returns_B, groups_B = random_groups(seed, dtype)
-    got = grpo_module.grpo_advantages(tensor(returns_B), tensor(groups_B))
-    assert_close(got, oracle.grpo_advantages(returns_B, groups_B), TOLERANCE[dtype])
-
-
-@both_dtypes
-@pytest.mark.parametrize("seed", SEEDS)
-def test_grpo_advantages(seed, dtype):
-    check_grpo(seed, dtype)
-
-
-@both_dtypes
-@pytest.mark.parametrize("value", [0.1, -0.3, 1.1, 9.9])
-def test_a_group_of_equal_returns_learns_nothing(value, dtype):
-    """The mean of equal numbers may miss them by a rounding error, which must not be blown up by 1 / ε."""
-    for size in range(1, 20):
-        returns_B = torch.from_numpy(np.full(size, value, dtype=dtype))
-        got = grpo_module.grpo_advantages(returns_B, torch.zeros(size, dtype=torch.int64))
-        assert_close(got, np.zeros(size), 1e-8)

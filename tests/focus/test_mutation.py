@@ -9,9 +9,10 @@ import importlib
 import pytest
 import torch
 
+from tests.algorithms import test_against_oracle as algorithms
 from tests.focus import test_against_oracle as against_oracle
 from tests.focus import test_bottleneck as diagnosis
-from tests.focus import test_invariants as invariants
+from tests.focus import test_layout as layout
 from tests.focus import test_roles as transcripts
 
 roles_module = importlib.import_module("actfocus.focus.roles")
@@ -45,14 +46,14 @@ CHECKS = {
     "entropy": over(against_oracle.check_entropy, range(10)),
     "score_hidden": over(against_oracle.check_score_hidden, range(10)),
     "policy_loss": over(against_oracle.check_policy_loss, range(14)),
-    "gae": over(against_oracle.check_gae, range(14)),
-    "whiten": over(against_oracle.check_whiten, range(14)),
-    "value_loss": over(against_oracle.check_value_loss, range(14)),
-    "grpo": over(against_oracle.check_grpo, range(10)),
+    "gae": over(algorithms.check_gae, range(14)),
+    "whiten": over(algorithms.check_whiten, range(14)),
+    "value_loss": over(algorithms.check_value_loss, range(14)),
+    "grpo": over(algorithms.check_grpo, range(10)),
     "bottleneck": lambda: diagnosis.check_bottleneck(diagnosis.noise(0)),
-    "micro_batches": over(invariants.check_micro_batches, invariants.trainable_seeds(14)),
-    "padding": over(invariants.check_padding, invariants.trainable_seeds(14)),
-    "row_order": over(invariants.check_row_order, invariants.trainable_seeds(14)),
+    "micro_batches": over(layout.check_micro_batches, layout.trainable_seeds(14)),
+    "padding": over(layout.check_padding, layout.trainable_seeds(14)),
+    "row_order": over(layout.check_row_order, layout.trainable_seeds(14)),
 }
 
 

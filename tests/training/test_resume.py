@@ -42,7 +42,7 @@ def quick_picture(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     for algorithm in ALGORITHMS:
         finished(algorithm)  # these have a real one
     draw = lambda run: (run.path / "learning_curve.png").touch()  # noqa: E731
-    monkeypatch.setattr("actfocus.training.run.draw_learning_curve", draw)
+    monkeypatch.setattr("actfocus.training.run._draw", draw)
 
 
 def go_on(run: Path, config: Config) -> None:

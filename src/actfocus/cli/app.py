@@ -37,10 +37,12 @@ COMMANDS: dict[str, type[Any]] = {
 ABOUT = """Train LLM agents with PPO and GRPO, the gradient focused on the tokens that decide the outcome.
 
 Start here:
-    actfocus play frozen-lake             play a game yourself, as the agent sees it
-    actfocus train --dry-run              what a run would do and need
-    actfocus train                        train a small agent
-    actfocus train --help                 every setting, with its default
+    actfocus play frozen-lake     play a game yourself, as the agent sees it
+    actfocus train --dry-run      what a run would do and need
+    actfocus train --help         every setting, with its default
+
+Train a small agent:
+    actfocus train --config recipes/frozen-lake-grpo.toml
 
 To understand a command: actfocus COMMAND --help. The version: actfocus --version."""
 

@@ -18,7 +18,7 @@ from actfocus.report.tables import success_table
 
 @dataclass(frozen=True)
 class Eval:
-    """Measure the success of a run's checkpoint on start states that training never saw.
+    """Measure the success of a run's checkpoint on start states whose seeds training never drew.
 
     The last checkpoint, as the run itself evaluates:
         actfocus eval runs/NAME

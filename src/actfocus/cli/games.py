@@ -18,7 +18,7 @@ class _Game(EnvConfig):
     """The game's settings, with its name as the first word instead of a flag."""
 
     name: Annotated[EnvName, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
-    """Which game: frozen-lake, sokoban or sudoku."""
+    """Which game: frozen-lake, sokoban, sudoku, or a class of your own as module:Class."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Play:
     json: Json = False
 
     def run(self) -> Outcome:
-        """Hand over to the game."""
+        """Hand over to the game; its last line has told people the result already."""
         if self.seed is not None and self.seed < 0:
             raise ConfigError(f"seed: input should be greater than or equal to 0, got {self.seed}")
         from actfocus.cli.play import play
 
-        play(self.game.name, seed=self.seed, settings=self.game.settings())
-        return Outcome({"env": self.game.name, "seed": self.seed})
+        result = play(self.game.name, seed=self.seed, settings=self.game.settings())
+        return Outcome({"env": self.game.name} | result)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CheckEnv:
     """
 
     env: Annotated[tyro.conf.Positional[EnvName], tyro.conf.arg(metavar="ENV")]
-    """Which game: frozen-lake, sokoban or sudoku."""
+    """Which game: frozen-lake, sokoban, sudoku, or a class of your own as module:Class."""
     seeds: int = 1000
     """Levels to check."""
     fuzz: int = 100_000
@@ -72,8 +72,10 @@ class CheckEnv:
             known_env(self.env)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        from actfocus.envs import make_env
         from actfocus.envs.check import check_environment
 
+        make_env(self.env)  # refuses a class that is not there before the first line of progress
         print(f"checking {self.env}: {self.seeds} levels, {self.fuzz} replies", file=sys.stderr, flush=True)
         report = check_environment(
             self.env,

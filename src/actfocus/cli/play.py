@@ -6,6 +6,7 @@ import numpy as np
 
 from actfocus.envs import make_env
 from actfocus.envs.protocol import ACTION_SEPARATOR, REPLY_TAGS, TextEnv
+from actfocus.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,8 @@ def play(name: str, *, seed: int | None = None, settings: dict[str, Any]) -> dic
     """Play one episode of `name`, made with `settings`, on the level of `seed` (random if None).
 
     Returns:
-        `seed`, `success`, `return` (the sum of rewards so far) and `finished` (False if the player left).
+        `seed`, `success`, `return` (the sum of rewards so far), `turns` (the turns played) and `finished`
+        (False if the player left).
     """
     from rich.console import Console
 
@@ -31,7 +33,14 @@ def play(name: str, *, seed: int | None = None, settings: dict[str, Any]) -> dic
     env.reset(seed=seed)
     _say(console, f"{env.rules}\n\n{HELP}\n\nThe level of seed {seed}.", style="dim")
     total, finished = _play_episode(console, env)
-    return {"seed": seed, "success": env.success, "return": total, "finished": finished}
+    return {
+        "seed": seed,
+        # A game of the user's own may reckon in NumPy's types, which JSON does not know.
+        "success": bool(env.success),
+        "return": float(total),
+        "turns": env.turn - 1,
+        "finished": finished,
+    }
 
 
 def _play_episode(console: "Console", env: TextEnv) -> tuple[float, bool]:
@@ -50,8 +59,7 @@ def _play_episode(console: "Console", env: TextEnv) -> tuple[float, bool]:
                 _say(console, f"{env.rules}\n\n{HELP}", style="dim")
                 continue
             case "hint":
-                plan = env.expert_actions()
-                _say(console, plan[0] if plan else "From here the game cannot be won.", style="cyan")
+                _say(console, _hint(env), style="cyan")
                 continue
         _, reward, terminated, truncated, info = env.step(_as_reply(text))
         total += reward
@@ -65,6 +73,15 @@ def _play_episode(console: "Console", env: TextEnv) -> tuple[float, bool]:
     reason = " The budget is spent." if truncated else ""
     _say(console, f"{outcome}{reason} Return {total:.4g}.", style="bold green" if env.success else "bold red")
     return total, True
+
+
+def _hint(env: TextEnv) -> str:
+    """The expert's next action, or why there is none."""
+    try:
+        plan = env.expert_actions()
+    except ConfigError as error:
+        return f"There is no hint: {error}."
+    return plan[0] if plan else "From here the game cannot be won."
 
 
 def _ask(console: "Console") -> str:

@@ -12,8 +12,8 @@ import tyro
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Interrupted, Outcome
 from actfocus.cli.parsing import flag_value
-from actfocus.config import Config, differences, load_config, to_toml
-from actfocus.errors import RunError
+from actfocus.config import ENV_NAMES, Config, EnvConfig, differences, load_config, to_toml
+from actfocus.errors import ModelError, RunError
 from actfocus.report.progress import is_first_process, make_progress
 from actfocus.report.tables import figures_table, success_table
 
@@ -22,7 +22,8 @@ from actfocus.report.tables import figures_table, success_table
 class Train:
     """Train an agent on a game, and measure its success before and after.
 
-    Without options this is the paper's setting with a tiny model on FrozenLake. A recipe is a better start:
+    Without options the settings are the paper's where it gives them, on FrozenLake with slips and with the
+    model `tiny`. A recipe is tuned for that model and a better start:
         actfocus train --config recipes/frozen-lake-grpo.toml
 
     Options change single settings of it (alpha 1 and beta 0 is plain GRPO, for comparison):
@@ -32,7 +33,7 @@ class Train:
         actfocus train --env sokoban --algorithm ppo --dry-run
         actfocus train --resume runs/NAME
 
-    The defaults below are those of the file or run that --config or --resume names, or else the paper's.
+    The defaults below are those of the file or run that --config or --resume names, if one is named.
     """
 
     config: Annotated[Path | None, optional("FILE")] = None
@@ -59,15 +60,21 @@ class Train:
                 raise RunError("with several processes give --out: all must agree on the run directory")
             if is_first_process():  # for the others it may exist already, made by the first
                 check_new(out)
+            check_game(self.settings.env)
+            check_shipped(self.settings)
         check_model(self.settings.model.name)
         if self.dry_run:
             return _dry_run(self.settings, out)
         summary = _train(self.settings, out, resumed=self.resume is not None)
-        return Outcome(summary, [success_table(summary), *_where(out)])
+        curve = str(out / "learning_curve.png")
+        table = success_table(summary)
+        return Outcome(
+            summary | {"learning_curve": curve}, [table, f"Run: {out}", f"Learning curve: {curve}"]
+        )
 
 
 def train_defaults(args: Sequence[str]) -> Train:
-    """The defaults of the options: from --config's file, or from the run to resume, or the paper's.
+    """The defaults of the options: from --config's file, or from the run to resume, or the built-in ones.
 
     It is read before the options are parsed, so that `--help` too shows the defaults that hold.
     """
@@ -107,6 +114,21 @@ def check_new(out: Path) -> None:
         raise RunError(f"cannot make {out}: {parent} is not a folder")
     if not os.access(parent, os.W_OK):
         raise RunError(f"cannot make {out}: no permission to write in {parent}")
+
+
+def check_game(config: EnvConfig) -> None:
+    """Refuse a game that cannot be made with these settings, before anything slow is imported."""
+    from actfocus.envs import configured_env
+
+    configured_env(config)
+
+
+def check_shipped(config: Config) -> None:
+    """Refuse to start from `tiny` on a game that no `tiny` was warm-started for."""
+    from actfocus.models.registry import TINY
+
+    if config.model.name == TINY and config.env.name not in ENV_NAMES:
+        raise ModelError(f"{TINY} ships for {', '.join(ENV_NAMES)} only: give --model")
 
 
 def check_model(name: str) -> None:
@@ -150,8 +172,3 @@ def _dry_run(config: Config, out: Path) -> Outcome:
     figures = plan(config)
     data = {"out": str(out), "config": config.model_dump(mode="json"), "plan": figures}
     return Outcome(data, [f"# {out}/config.toml", to_toml(config), figures_table(figures)])
-
-
-def _where(out: Path) -> list[str]:
-    report = out / "report.html"
-    return [f"Run: {out}", *([f"Report: {report}"] if report.is_file() else [])]

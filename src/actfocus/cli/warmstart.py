@@ -8,7 +8,7 @@ import tyro
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Interrupted, Outcome
-from actfocus.cli.train import check_model, check_new, timestamp
+from actfocus.cli.train import check_game, check_model, check_new, timestamp
 from actfocus.config import WarmstartConfig
 from actfocus.report.progress import make_progress
 from actfocus.report.tables import success_table
@@ -35,6 +35,7 @@ class Warmstart:
         config = self.settings
         out = self.out or Path("runs") / f"{config.env.name}-warmstart-{config.seed}-{timestamp()}"
         check_new(out)
+        check_game(config.env)
         check_model(config.model.name)
         from actfocus.training.warmstart import warmstart
 

@@ -7,7 +7,6 @@ processes of its own, because a dependence on the process cannot be seen from in
 import hashlib
 import math
 import os
-import pkgutil
 import random
 import subprocess
 import sys
@@ -78,7 +77,7 @@ def check_environment(
     """
     if seeds < 1 or fuzz < 1:
         raise ValueError(f"seeds and fuzz must be at least 1, got {seeds} and {fuzz}")
-    _make(name)  # A wrong name is the caller's mistake, not a finding.
+    make_env(name)  # A wrong name is the caller's mistake, not a finding.
     problems: list[str] = []
     figures: dict[str, Any] = {}
     stages: dict[str, Callable[[], dict[str, Any]]] = {
@@ -97,17 +96,10 @@ def check_environment(
     return EnvironmentReport(name=name, seeds=seeds, problems=tuple(problems), **figures)
 
 
-def _make(name: str, **settings: Any) -> TextEnv:
-    if ":" in name:
-        env: TextEnv = pkgutil.resolve_name(name)(**settings)
-        return env
-    return make_env(name, **settings)
-
-
 def _check_gymnasium(name: str) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check_env(_make(name))
+        check_env(make_env(name))
     return {}
 
 
@@ -141,7 +133,7 @@ def _check_reproducible(name: str, seeds: int, problems: list[str]) -> dict[str,
 
 def episodes_digest(name: str, seeds: int) -> str:
     """SHA-256 over everything that one episode per seed shows, driven by expert, chance and a mixture."""
-    env = _make(name)
+    env = make_env(name)
     digest = hashlib.sha256(env.system_prompt.encode())
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -180,8 +172,8 @@ def _reply(reasoning: str, actions: list[str]) -> str:
 
 def _check_expert(name: str, seeds: int, problems: list[str]) -> dict[str, Any]:
     """Let the expert play every level: as it is, and without chance, where it must always win."""
-    env = _make(name)
-    certain = _make(name, success_rate=1.0) if hasattr(env, "success_rate") else env
+    env = make_env(name)
+    certain = make_env(name, success_rate=1.0) if hasattr(env, "success_rate") else env
     moves, solved, returns, unsolved = [], 0, 0.0, []
     for seed in range(seeds):
         certain.reset(seed=seed)
@@ -224,7 +216,7 @@ def _expert_plays(env: TextEnv) -> tuple[bool, float]:
 
 def _check_replies(name: str, seeds: int, fuzz: int, problems: list[str]) -> dict[str, Any]:
     """Play random replies of known meaning, and compare with a model of the budgets and the penalty."""
-    env = _make(name)
+    env = make_env(name)
     source, rng = random.Random(0), np.random.default_rng(0)
     model = _Model(env, source)
     replies, penalties, found = 0, 0, 0

@@ -2,6 +2,7 @@
 is never read as markup; gains are in points."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -63,10 +64,15 @@ def test_rich_progress_shows_the_bar_and_leaves_the_terminal_as_it_was() -> None
 
 
 def test_a_new_bar_ends_the_one_before() -> None:
-    progress = RichProgress(Console(file=io.StringIO(), force_terminal=True))
+    console = Console(file=io.StringIO(), force_terminal=True)
+    progress = RichProgress(console)
     progress.begin("first", 1)
     progress.begin("second", 1)
     progress.end()
+    assert isinstance(console.file, io.StringIO)
+    # Each bar hides the cursor and gives it back before the next one does.
+    cursor = re.findall(r"\x1b\[\?25([hl])", console.file.getvalue())
+    assert cursor == ["l", "h", "l", "h"]
 
 
 def test_the_kind_of_progress_follows_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +113,12 @@ def test_success_table_without_anything_to_compare(count: int) -> None:
     row = {"step": 0, "success": None, "low": None, "high": None, "return": None, "episodes": 0}
     text = shown(success_table({"evaluations": [row] * count}))
     assert "before" not in text and "after" not in text
+    assert "95 % interval" in text
+    assert text.count("– – –") == count
 
 
 def test_other_tables_escape_too() -> None:
-    assert "[red]a b" in shown(figures_table({"[red]a_b": "[/red]", "memory_parts": {"x": 2**21}}))
+    text = shown(figures_table({"[red]a_b": "[/red]", "memory_parts": {"x": 2**21}}))
+    assert "[red]a b" in text and "[/red]" in text and "2.0 MiB" in text
     model = {"name": "[i]m", "parameters": 5, "source": "[/]", "cached": True, "path": ""}
     assert "[i]m" in shown(models_table([model])) and "yes" in shown(models_table([model]))
