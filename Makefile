@@ -38,12 +38,16 @@ clean:
 
 # The shipped models, built again: 10 to 20 minutes each on one core. FrozenLake sees so many random moves that it
 # reads the lake well and plays badly: what is left for reinforcement is the choice.
-WARMSTART := $(BIN)/actfocus warmstart --model tiny --batch 16 --lr 4e-3 --context-weight 0.3 --action-weight 4
+WARMSTART := $(BIN)/actfocus warmstart --batch 16 --context-weight 0.3 --action-weight 4
 WEIGHTS := src/actfocus/models/weights
 
 tiny: .venv/installed
-	rm -rf $(WEIGHTS)
+	rm -rf $(WEIGHTS) build/tiny-sudoku-plain
 	$(WARMSTART) --env frozen-lake --env.success-rate 1 --random-share 0.8 --plain-share 0.5 \
-		--episodes 22400 --out $(WEIGHTS)/tiny-frozen-lake
-	$(WARMSTART) --env sokoban --random-share 0.5 --plain-share 0.5 --episodes 22400 --out $(WEIGHTS)/tiny-sokoban
-	$(WARMSTART) --env sudoku --random-share 0.4 --plain-share 0.8 --episodes 16000 --out $(WEIGHTS)/tiny-sudoku
+		--lr 4e-3 --episodes 22400 --out $(WEIGHTS)/tiny-frozen-lake
+	$(WARMSTART) --env sokoban --random-share 0.5 --plain-share 0.5 \
+		--lr 4e-3 --episodes 22400 --out $(WEIGHTS)/tiny-sokoban
+	$(WARMSTART) --env sudoku --random-share 0.4 --plain-share 0.8 \
+		--lr 4e-3 --episodes 16000 --out build/tiny-sudoku-plain
+	$(WARMSTART) --env sudoku --random-share 0.4 --model build/tiny-sudoku-plain --seed 1 \
+		--lr 2e-3 --episodes 2400 --out $(WEIGHTS)/tiny-sudoku
