@@ -157,6 +157,17 @@ def test_a_gguf_file_loads(tmp_path):
     assert chat.decode(chat.encode_reply("Down || Left 🙂"))[0] == "Down || Left 🙂"
 
 
+def test_a_model_from_a_gguf_file_can_be_saved_and_read_again(tmp_path):
+    """As every warm start and every checkpoint does."""
+    path = tmp_path / "model.gguf"
+    write_gguf(path, lively_weights(), fresh_tokenizer())
+    model, chat = load(ModelConfig(name=str(path)))
+    model.model.save_pretrained(tmp_path / "saved")
+    chat.tokenizer.save_pretrained(tmp_path / "saved")
+    again, _ = load(ModelConfig(name=str(tmp_path / "saved")))
+    assert torch.equal(logits(again.model), logits(model.model))
+
+
 def test_a_damaged_gguf_file_is_one_line(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + b"\xff" * 100)

@@ -78,6 +78,9 @@ def _read(source: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
             f"cannot load the model {source}: {len(unread)} of its weights are missing or have another shape"
             f" (the first is {unread[0]}); get the files again"
         )
+    if (quantizer := getattr(model, "hf_quantizer", None)) is not None and source.endswith(".gguf"):
+        # The weights are plain float32 by now; marked as quantised they could be trained but not saved.
+        quantizer.remove_quantization_config(model)
     return model, tokenizer
 
 
