@@ -1,16 +1,12 @@
 """GAE, whitening, value loss and group advantages against `tests/oracle.py`, in float64 and float32."""
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
 
 from tests import oracle
 from tests.focus.test_against_oracle import SEEDS, TOLERANCE, assert_close, both_dtypes, tensor
-
-ppo_module = importlib.import_module("actfocus.algorithms.ppo")
-grpo_module = importlib.import_module("actfocus.algorithms.grpo")
+from tests.modules import grpo_module, ppo_module
 
 
 def check_gae(seed, dtype=np.float64):

@@ -5,7 +5,6 @@ The batches have rows without action tokens, rows and batches of context alone, 
 implementation up in its module when they run, so that `test_mutation.py` can put a broken one in its place.
 """
 
-import importlib
 import math
 
 import numpy as np
@@ -13,11 +12,7 @@ import pytest
 import torch
 
 from tests import oracle
-
-# By name: the package also exports functions that bear the names of their modules.
-weights_module = importlib.import_module("actfocus.focus.weights")
-signals_module = importlib.import_module("actfocus.focus.signals")
-objective_module = importlib.import_module("actfocus.focus.objective")
+from tests.modules import objective_module, signals_module, weights_module
 
 SEEDS = range(140)
 """A multiple of the number of kinds of batch; enough for each kind to meet each α and β."""

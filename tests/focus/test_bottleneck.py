@@ -1,6 +1,5 @@
 """The diagnosis: a relation that was planted is found, in the scope where it was planted and in no other."""
 
-import importlib
 import math
 import warnings
 
@@ -10,9 +9,9 @@ import scipy.stats
 import torch
 
 from tests import oracle
+from tests.modules import bottleneck_module
 
 # The function and its module share a name.
-bottleneck_module = importlib.import_module("actfocus.focus.bottleneck")
 
 CONTEXT, REASONING, ACTION, OTHER = range(4)
 SCOPES = ["all", "reasoning", "action"]

@@ -9,8 +9,6 @@
    energy changes no weight.
 """
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
@@ -19,12 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests import oracle
 from tests.focus.test_against_oracle import CLIP, both_dtypes, oracle_weights, tensor
 from tests.focus.test_layout import assert_same
-
-weights_module = importlib.import_module("actfocus.focus.weights")
-signals_module = importlib.import_module("actfocus.focus.signals")
-objective_module = importlib.import_module("actfocus.focus.objective")
-ppo_module = importlib.import_module("actfocus.algorithms.ppo")
-grpo_module = importlib.import_module("actfocus.algorithms.grpo")
+from tests.modules import grpo_module, objective_module, ppo_module, signals_module, weights_module
 
 CONTEXT, REASONING, ACTION, OTHER = range(4)
 

@@ -7,7 +7,6 @@
 3. Nor does how many processes share it (1e-10), even when one of them holds no action token.
 """
 
-import importlib
 import os
 import sys
 from dataclasses import dataclass, fields, replace
@@ -20,12 +19,7 @@ import torch.multiprocessing
 
 from tests import oracle
 from tests.focus.test_against_oracle import CLIP, both_dtypes, tensor
-
-weights_module = importlib.import_module("actfocus.focus.weights")
-signals_module = importlib.import_module("actfocus.focus.signals")
-objective_module = importlib.import_module("actfocus.focus.objective")
-ppo_module = importlib.import_module("actfocus.algorithms.ppo")
-grpo_module = importlib.import_module("actfocus.algorithms.grpo")
+from tests.modules import grpo_module, objective_module, ppo_module, signals_module, weights_module
 
 CONTEXT, REASONING, ACTION, OTHER = range(4)
 WIDTH, VOCABULARY = 5, 11

@@ -4,8 +4,6 @@ An off-by-one between a token and what was computed for it is the likeliest mist
 training goes on happily with it. Every check also runs unbroken and must pass then.
 """
 
-import importlib
-
 import pytest
 import torch
 
@@ -14,14 +12,15 @@ from tests.focus import test_against_oracle as against_oracle
 from tests.focus import test_bottleneck as diagnosis
 from tests.focus import test_layout as layout
 from tests.focus import test_roles as transcripts
-
-roles_module = importlib.import_module("actfocus.focus.roles")
-signals_module = importlib.import_module("actfocus.focus.signals")
-weights_module = importlib.import_module("actfocus.focus.weights")
-objective_module = importlib.import_module("actfocus.focus.objective")
-bottleneck_module = importlib.import_module("actfocus.focus.bottleneck")
-ppo_module = importlib.import_module("actfocus.algorithms.ppo")
-grpo_module = importlib.import_module("actfocus.algorithms.grpo")
+from tests.modules import (
+    bottleneck_module,
+    grpo_module,
+    objective_module,
+    ppo_module,
+    roles_module,
+    signals_module,
+    weights_module,
+)
 
 CONTEXT, REASONING, ACTION, OTHER = range(4)
 

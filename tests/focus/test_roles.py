@@ -6,7 +6,6 @@ included, and the roles are compared with a search character by character (`test
 that were built well formed also with what was built.
 """
 
-import importlib
 import random
 import runpy
 from dataclasses import dataclass, field
@@ -19,9 +18,8 @@ from hypothesis import strategies as st
 
 from actfocus.envs import parse_reply
 from tests import oracle
+from tests.modules import roles_module, weights_module
 
-roles_module = importlib.import_module("actfocus.focus.roles")
-weights_module = importlib.import_module("actfocus.focus.weights")
 Role = roles_module.Role
 
 UNCHECKED = runpy.run_path(roles_module.__file__)
