@@ -186,8 +186,8 @@ def test_nearest_key() -> None:
 
 
 def test_there_is_a_recipe_for_each_environment_and_algorithm() -> None:
-    games, algorithms = ("frozen-lake", "sokoban", "sudoku"), ("grpo", "ppo")
-    assert {path.stem for path in RECIPES} == {f"{game}-{name}" for game in games for name in algorithms}
+    algorithms = ("grpo", "ppo")
+    assert {path.stem for path in RECIPES} == {f"{game}-{name}" for game in ENV_NAMES for name in algorithms}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -256,7 +256,9 @@ def overrides(draw: st.DrawFn) -> dict[str, Any]:
         target = chosen.setdefault(section, {}) if section else chosen
         target[name] = draw(values(field.annotation, field.metadata))
     env = chosen.get("env", {})
-    for name, owner in {"success_rate": "frozen-lake", "coordinates": "sokoban", "clues": "sudoku"}.items():
+    owners = {"success_rate": "frozen-lake", "coordinates": "sokoban", "clues": "sudoku"}
+    owners |= dict.fromkeys(("catalogue", "goals", "split", "option_match", "reward"), "webshop")
+    for name, owner in owners.items():
         if env.get("name", "frozen-lake") != owner:
             env.pop(name, None)
     return chosen

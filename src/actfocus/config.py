@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from actfocus.errors import ConfigError, did_you_mean
 
-ENV_NAMES = ("frozen-lake", "sokoban", "sudoku")
+ENV_NAMES = ("frozen-lake", "sokoban", "sudoku", "webshop")
 
 
 def known_env(name: str) -> str:
@@ -49,6 +49,15 @@ def _optional(metavar: str, default: str = "(default: the game's)") -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
 
 
+_OWNERS = {
+    "success_rate": "frozen-lake",
+    "coordinates": "sokoban",
+    "clues": "sudoku",
+    **dict.fromkeys(("catalogue", "goals", "split", "option_match", "reward"), "webshop"),
+}
+"""Setting → the one game that has it."""
+
+
 class EnvConfig(_Section):
     """The game. What is left out is the game's own constant."""
 
@@ -66,11 +75,20 @@ class EnvConfig(_Section):
     """Sokoban: also give the positions in numbers."""
     clues: Annotated[Annotated[int, Field(ge=4, le=15)] | None, _optional("INT")] = None
     """Sudoku: digits given at the start."""
+    catalogue: Annotated[str | None, _optional("NAME", "(default: shipped)")] = None
+    """WebShop: the products; `shipped`, or the name of an imported catalogue (`actfocus webshop list`)."""
+    goals: Annotated[Literal["synthetic", "human"] | None, _optional("{synthetic,human}")] = None
+    """WebShop: requests made from the products' options, or people's requests, if the catalogue has them."""
+    split: Annotated[Literal["product", "goal"] | None, _optional("{product,goal}")] = None
+    """WebShop: evaluation has products of its own, or (as published) only goals of its own."""
+    option_match: Annotated[Literal["fuzzy", "equal"] | None, _optional("{fuzzy,equal}")] = None
+    """WebShop: whether a similar value counts as the wanted one (as published: "large" hits "x-large")."""
+    reward: Annotated[Literal["strict", "dense"] | None, _optional("{strict,dense}")] = None
+    """WebShop: 1 for a purchase that is right in all points, or the score of any purchase."""
 
     @model_validator(mode="after")
     def _belongs_to_the_game(self) -> "EnvConfig":
-        owners = {"success_rate": "frozen-lake", "coordinates": "sokoban", "clues": "sudoku"}
-        for key, owner in owners.items():
+        for key, owner in _OWNERS.items():
             if getattr(self, key) is not None and self.name != owner:
                 raise ValueError(f"{key} belongs to {owner}, not to {self.name}: remove it")
         return self
@@ -234,6 +252,9 @@ class WarmstartConfig(_Section):
     plain_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the episodes, the first ones, that stop after one turn and whose reasoning keeps one order and
     wording: a model that starts from nothing learns to read the state there, before it learns to vary."""
+    midway: bool = False
+    """Whether that one turn may be any of an episode, those before it unseen: for games whose first turn
+    shows little of what comes later."""
     context_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Weight in the loss of what the environment says; above 0 for a model that starts from nothing."""
     action_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -244,6 +265,8 @@ class WarmstartConfig(_Section):
     """Peak learning rate: a short linear warm-up, then a cosine down to 0."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the demonstrations and of their order."""
+    evaluation_states: Annotated[int, Field(ge=0, le=1_000_000)] = 32
+    """Fixed start states that the model plays at the end, four episodes each; 0 leaves the evaluation out."""
 
 
 def load_toml(path: Path) -> dict[str, Any]:

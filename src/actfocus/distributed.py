@@ -1,11 +1,14 @@
 """The few things that several processes do together. With one process each of them does nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+
+from actfocus.errors import ActfocusError
 
 T = TypeVar("T")
 
@@ -28,6 +31,24 @@ class Processes:
         """The items of all ranks, on all ranks."""
         gathered: list[T] = gather_object(items) if self.count > 1 else items
         return gathered
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What happens inside `with` fails on all ranks if it fails on one: they would wait for it forever.
+
+        All ranks take part, and go on when the last one is done.
+
+        Raises:
+            ActfocusError: The error of the first rank that has one, of its own type.
+        """
+        own: ActfocusError | None = None
+        try:
+            yield
+        except ActfocusError as error:
+            own = error
+        # Type and message alone: an error may carry records, which are no business of the other ranks.
+        for kind, message in self.gather([] if own is None else [(type(own), str(own))]):
+            raise kind(message) from own
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over ranks, on all ranks."""

@@ -12,6 +12,10 @@ class ConfigError(ActfocusError):
     """A setting or a configuration file is wrong."""
 
 
+class GameError(ActfocusError):
+    """A game of the user's own raised an error."""
+
+
 class ModelError(ActfocusError):
     """A model cannot be found, read or used."""
 

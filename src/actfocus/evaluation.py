@@ -6,7 +6,7 @@ the README says how many.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scipy.special import stdtrit
@@ -14,17 +14,17 @@ from scipy.special import stdtrit
 from actfocus.config import Config, EvaluationConfig
 from actfocus.distributed import Processes
 from actfocus.envs import EVALUATION_SEEDS, configured_env
-from actfocus.errors import ConfigError, NonFiniteError
+from actfocus.errors import ConfigError
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import evaluation_starts
-from actfocus.rollout.trajectory import Trajectory
+from actfocus.rollout.trajectory import Trajectory, mean_figures
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Success rate with its 95 % interval, mean return, and share of replies with a problem."""
+    """Success rate with its 95 % interval, mean return, share of faulty replies, the game's own figures."""
 
     success: float
     low: float
@@ -32,12 +32,14 @@ class Evaluation:
     mean_return: float
     problem_share: float
     episodes: int
+    own: dict[str, float] = field(default_factory=dict)
+    """Means of what the game reports beside success, such as WebShop's score and purchases."""
 
     def to_json(self) -> dict[str, Any]:
-        """The figures; `mean_return` under the name `return`."""
+        """The figures; `mean_return` under the name `return`, and the game's own among the others."""
         figures = asdict(self)
         figures["return"] = figures.pop("mean_return")
-        return figures
+        return {**figures.pop("own"), **figures}
 
 
 def success_interval(successes_SM: Sequence[Sequence[bool]]) -> tuple[float, float, float]:
@@ -75,8 +77,7 @@ def evaluate(
     starts = processes.share(evaluation_starts(settings.states, settings.samples))
     # In portions of the size that training samples at once, so that evaluation needs no more memory.
     portion = config.rollout.prompts * config.rollout.group
-    broken: list[str] = []
-    try:
+    with processes.together():
         for first in range(0, len(starts), portion):
             records += sample_episodes(
                 policy,
@@ -86,10 +87,6 @@ def evaluate(
                 limits=Limits(config.rollout.context, config.rollout.response),
                 temperature=settings.temperature,
             )
-    except NonFiniteError as error:
-        broken.append(str(error))
-    for problem in processes.gather(broken):  # all ranks stop, or one would wait for the others
-        raise NonFiniteError(problem)
     # In one order on any number of processes, so that sums round alike.
     return summarise(sorted(processes.gather(records), key=lambda record: record.start))
 
@@ -108,4 +105,5 @@ def summarise(records: Sequence[Trajectory]) -> Evaluation:
         mean_return=math.fsum(record.total_return for record in records) / len(records),
         problem_share=sum(problems) / max(1, len(problems)),
         episodes=len(records),
+        own=mean_figures(records),
     )

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from actfocus.config import Config, WarmstartConfig
-from actfocus.errors import NonFiniteError
+from actfocus.errors import GameError, NonFiniteError
 from tests.cli.conftest import Result, make_run
 
 Call = Callable[..., Result]
@@ -184,6 +184,19 @@ def test_a_bug_keeps_its_traceback(actfocus: Call, train: Recorder) -> None:
         actfocus("train")
 
 
+def test_the_traceback_of_a_game_can_be_had(
+    actfocus: Call, train: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.result = GameError("the game my:Game: play raised KeyError: 3 (my.py:4: return x[3])")
+    short = actfocus("train")
+    assert (short.code, short.err.count("\n")) == (2, 1)
+    assert short.err.endswith("(my.py:4: return x[3]); ACTFOCUS_TRACEBACK=1 shows the traceback\n")
+    monkeypatch.setenv("ACTFOCUS_TRACEBACK", "1")
+    long = actfocus("train")
+    assert long.code == 2
+    assert long.err.startswith("Traceback") and long.err.endswith("(my.py:4: return x[3])\n")
+
+
 def test_of_several_processes_only_the_first_speaks(
     actfocus: Call, train: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +234,17 @@ def test_warmstart(actfocus: Call, stand_in: StandIn) -> None:
     assert (config.env.name, config.episodes, out) == ("sokoban", 5, Path("w"))
     assert "actfocus train --env sokoban --model runs/w/model" in result.out
     assert json.loads(actfocus("warmstart", "--json").out)["loss"] == 0.5
+
+
+def test_warmstart_without_evaluation(actfocus: Call, stand_in: StandIn) -> None:
+    warmstart = Recorder({"model": "runs/w/model", "loss": 0.5, "success": None})
+    stand_in("actfocus.training.warmstart", warmstart=warmstart)
+    result = actfocus("warmstart", "--evaluation-states", "0", "--out", "w")
+    assert result.code == 0, result.err
+    assert warmstart.args[0].evaluation_states == 0
+    assert "Loss: 0.5000" in result.out and "success" not in result.out
+    found = json.loads(actfocus("warmstart", "--evaluation-states", "0", "--json").out)
+    assert found["success"] is None
 
 
 def test_warmstart_makes_a_tiny_for_a_game_of_ones_own(

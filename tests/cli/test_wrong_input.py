@@ -41,6 +41,10 @@ FILES = {
     "    def __init__(self):\n"
     "        super().__init__()\n",
     "unreadable.py": "class Game(\n",
+    "failing.py": "from own import FrozenLake\n\n"
+    "class Game(FrozenLake):\n"
+    "    def new_level(self, rng):\n"
+    "        return 1 / 0\n",
 }
 
 # Each: the words after `actfocus`, and what the line must say.
@@ -71,13 +75,17 @@ CASES: list[tuple[str, list[str]]] = [
     ("train --env chess", ["env.name", "sokoban", "got 'chess'"]),
     ("train --algorithm dpo", ["--algorithm", "'grpo', 'ppo'", "got 'dpo'"]),
     ("train --env.clues 6", ["env", "clues belongs to sudoku"]),
+    ("train --env.reward dense", ["env", "reward belongs to webshop"]),
+    ("train --env webshop --env.catalogue nosuch", ["no catalogue 'nosuch'", "shipped", "webshop import"]),
+    ("train --env webshop --env.goals human", ["shipped", "no human goals"]),
+    ("check-env webshop --catalogue ../x", ["'../x'", "lower-case"]),
     ("train --env sudoku --env.turns 2", ["sudoku", "turns", "cannot fill 6 empty cells"]),
     ("train --env sudoku --env.turns 2 --dry-run", ["sudoku", "turns", "cannot fill 6 empty cells"]),
     ("train --env nosuch:Game", ["nosuch:Game"]),
     ("train --env own:NoGame --dry-run", ["own:NoGame"]),
     ("train --env unreadable:Game", ["unreadable:Game", "unreadable.py"]),
     ("train --env own:Game --env.turns 3 --model x.gguf", ["own:Game", "turns"]),
-    ("train --env own:Game", ["tiny ships for frozen-lake, sokoban, sudoku only: give --model"]),
+    ("train --env own:Game", ["tiny ships for frozen-lake, sokoban, sudoku, webshop only: give --model"]),
     ("train --env own:Game --dry-run", ["tiny ships for", "--model"]),
     ("train --rollout.keep 0", ["rollout.keep", "greater than 0"]),
     ("train --config missing.toml", ["missing.toml", "No such file"]),
@@ -118,6 +126,8 @@ CASES: list[tuple[str, list[str]]] = [
     ("eval run --sampels 3", ["did you mean '--samples'"]),
     ("eval run run", ["unexpected argument 'run'"]),
     ("warmstart --episodes 0", ["episodes", "greater than or equal to 1"]),
+    ("warmstart --evaluation-states -1", ["evaluation_states", "greater than or equal to 0"]),
+    ("warmstart --evaluation-states 1000001", ["evaluation_states", "less than or equal to 1000000"]),
     ("warmstart --random-share 2", ["random_share", "less than or equal to 1"]),
     ("warmstart --model no-such-model", ["no-such-model"]),
     ("warmstart --env sudoku --env.turns 2", ["sudoku", "turns", "cannot fill 6 empty cells"]),
@@ -130,6 +140,7 @@ CASES: list[tuple[str, list[str]]] = [
     ("play sudoku --seed -1", ["seed", "got -1"]),
     ("play sudoku --turns 2", ["sudoku", "turns", "cannot fill 6 empty cells"]),
     ("play own:Game --turns 3", ["own:Game", "turns"]),
+    ("play failing:Game", ["failing:Game: new_level raised ZeroDivisionError", "failing.py:5: return 1 / 0"]),
     ("play unreadable:Game", ["unreadable:Game", "unreadable.py"]),
     ("check-env", ["ENV is missing"]),
     ("check-env sokobn", ["did you mean 'sokoban'", "got 'sokobn'"]),

@@ -3,16 +3,17 @@
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from actfocus.envs import check, fuzz
+from actfocus.envs import check, fuzz, make_env
 from actfocus.envs.check import EnvironmentReport, check_environment
 from actfocus.envs.frozen_lake import FrozenLake
-from actfocus.envs.protocol import FORMAT_PENALTY, REPLY_TAGS, Reply, parse_reply
+from actfocus.envs.protocol import FORMAT_PENALTY, REPLY_TAGS, Reply, TextEnv, parse_reply
 from actfocus.errors import ConfigError
 
 SEEDS, FUZZ = 12, 1000
@@ -28,13 +29,13 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves starting Python twice where other processes are not the point."""
 
-    def check_here(name: str, seeds: int, problems: list[str]) -> dict[str, Any]:
-        return {"digest": check.episodes_digest(name, seeds)}
+    def check_here(name: str, settings: dict[str, Any], seeds: int, problems: list[str]) -> dict[str, Any]:
+        return {"digest": check.episodes_digest(partial(make_env, name, **settings), seeds)}
 
     monkeypatch.setattr(check, "_check_reproducible", check_here)
 
 
-def problems_of(broken: type[FrozenLake]) -> str:
+def problems_of(broken: type[TextEnv]) -> str:
     report = check_environment(f"{__name__}:{broken.__name__}", seeds=SEEDS, fuzz=FUZZ)
     assert not report.ok
     return "\n".join(report.problems)
@@ -43,7 +44,7 @@ def problems_of(broken: type[FrozenLake]) -> str:
 # Good environments. ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["frozen-lake", "sokoban", "sudoku"])
+@pytest.mark.parametrize("name", ["frozen-lake", "sokoban", "sudoku", "webshop"])
 def test_our_environments_keep_their_promises(name: str) -> None:
     stages: list[str] = []
     report = check_environment(name, seeds=SEEDS, fuzz=FUZZ, progress=stages.append)
@@ -67,8 +68,16 @@ def test_frozen_lake_reports_the_expert_with_slips() -> None:
 
 
 def test_the_digest_depends_on_the_seeds_and_repeats() -> None:
-    assert check.episodes_digest("frozen-lake", 6) == check.episodes_digest("frozen-lake", 6)
-    assert check.episodes_digest("frozen-lake", 6) != check.episodes_digest("frozen-lake", 7)
+    lake = partial(make_env, "frozen-lake")
+    assert check.episodes_digest(lake, 6) == check.episodes_digest(lake, 6)
+    assert check.episodes_digest(lake, 6) != check.episodes_digest(lake, 7)
+
+
+def test_settings_reach_the_game_in_every_process() -> None:
+    settings = {"clues": 12, "turns": 4}
+    report = check_environment("sudoku", settings=settings, seeds=6, fuzz=50)
+    assert report.ok and report.expert_moves == 4  # the four empty cells
+    assert report.digest == check.episodes_digest(partial(make_env, "sudoku", **settings), 6)
 
 
 def test_a_game_of_ones_own_is_found_in_the_working_directory(
@@ -80,7 +89,7 @@ def test_a_game_of_ones_own_is_found_in_the_working_directory(
     monkeypatch.setattr(sys, "path", list(sys.path))
     report = check_environment("my_lake:Game", seeds=2, fuzz=20)
     assert report.problems == ()
-    assert report.digest == check.episodes_digest("frozen-lake", 2)
+    assert report.digest == check.episodes_digest(partial(make_env, "frozen-lake"), 2)
 
 
 def test_wrong_calls_raise() -> None:
@@ -90,6 +99,81 @@ def test_wrong_calls_raise() -> None:
         check_environment("frozen-pond")
     with pytest.raises(ConfigError, match="no_such_module:Game"):
         check_environment("no_such_module:Game")
+
+
+# Games without demonstrations. -------------------------------------------------------------------------
+
+
+class Guess(TextEnv):
+    """The README's game: what training needs, and nothing else."""
+
+    rules = "Find a number from 1 to 9."
+
+    def __init__(self) -> None:
+        super().__init__(turns=4, actions_per_turn=1, actions_per_episode=4)
+
+    def new_level(self, rng: np.random.Generator) -> None:
+        self.number, self.heard = int(rng.integers(1, 10)), "Nothing is known."
+
+    def picture(self) -> str:
+        return self.heard
+
+    def read_action(self, text: str) -> int | None:
+        return int(text) if text.isdecimal() else None
+
+    def play(self, guess: int) -> tuple[float, bool]:
+        self.success = guess == self.number
+        self.heard = f"{guess} is {'too low' if guess < self.number else 'too high'}."
+        return float(self.success), self.success
+
+
+class Chatty(Guess):
+    def random_action(self, rng: np.random.Generator) -> str:
+        return str(rng.integers(1, 10))
+
+    def remarks(self, rng: np.random.Generator) -> list[str]:
+        return [self.heard]
+
+
+class Crashes(Guess):
+    def play(self, guess: int) -> tuple[float, bool]:
+        return 1 / (guess - 5), False
+
+
+class KeepsTheNumber(Guess):
+    number = 0
+
+    def new_level(self, rng: np.random.Generator) -> None:
+        self.heard = f"The last number was {self.number}."
+        self.number = int(rng.integers(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("game", "missing", "skipped"),
+    [
+        (Guess, "expert_actions, random_action, remarks", "solved and replies with legal actions"),
+        (Chatty, "expert_actions", "whether every level can be solved"),
+    ],
+)
+def test_a_game_without_demonstrations_is_told_so_once(game: type[Guess], missing: str, skipped: str) -> None:
+    name = f"{__name__}:{game.__name__}"
+    report = check_environment(name, seeds=SEEDS, fuzz=FUZZ)
+    (problem,) = report.problems
+    assert problem.startswith(f"{name} has no {missing}: it can be trained on")
+    assert problem.endswith(skipped)
+    assert (report.expert_moves, report.expert_success, report.replies) == (None, None, FUZZ)
+    assert len(report.digest) == 64
+    assert (report.penalties == FUZZ) == (game is Guess)  # no reply has a legal action
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize(
+    ("game", "found"), [(Crashes, "play raised ZeroDivisionError"), (KeepsTheNumber, "more than the seed")]
+)
+def test_what_can_be_checked_without_demonstrations_is(game: type[Guess], found: str) -> None:
+    problems = problems_of(game)
+    assert problems.count("has no expert_actions") == 1
+    assert found in problems
 
 
 # Broken environments. ----------------------------------------------------------------------------------

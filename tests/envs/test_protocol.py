@@ -162,7 +162,7 @@ def test_valid_actions_play_in_order_and_case_does_not_matter() -> None:
     env = started()
     _, reward, terminated, truncated, info = env.step(reply("ADD || Win"))
     assert (reward, terminated, truncated) == (1.25, True, False)
-    assert info == {"success": True, "problem": None, "played": ["ADD", "Win"]}
+    assert info == {"success": True, "problem": None, "played": ["ADD", "Win"], "figures": {}}
 
 
 @pytest.mark.parametrize(

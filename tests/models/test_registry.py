@@ -15,9 +15,10 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
+from actfocus.cache import cache_folder
 from actfocus.errors import ModelError
 from actfocus.models import registry
-from actfocus.models.registry import SMOLLM2, cache_folder, check_model_name, fetch, models, smollm2_path
+from actfocus.models.registry import SMOLLM2, check_model_name, fetch, models, smollm2_path
 
 
 class Notes(list[str]):

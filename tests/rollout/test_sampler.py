@@ -357,17 +357,25 @@ def test_a_broken_model_raises(chat):
         play(model, chat)
 
 
-def test_what_was_sampled_before_a_model_broke_is_kept(lively, chat, records, monkeypatch):
-    """The episodes of the error are those of the healthy model, as far as they came."""
+@pytest.mark.parametrize("after", [-3, 0, 1, 6])
+@pytest.mark.parametrize("context", [900, 155], ids=["all-go-on", "some-have-ended"])
+def test_what_was_sampled_before_a_model_broke_is_kept(lively, chat, monkeypatch, after, context):
+    """The episodes of the error are those of the healthy model, as far as they came: also a reply that is
+    whole and waits for the others, and each of them once. The model breaks `after` tokens into turn 1.
+    """
+    limits = Limits(context, 24)
+    records = play(lively, chat, limits=limits)
+    assert {len(replies_of(record)) for record in records} == ({3} if context == 900 else {1, 2})
+    first = max(len(replies_of(record)[0]) for record in records)
     calls, healthy = iter(range(10**6)), LanguageModel.head
 
     def head(self, hidden_ND):
         logits_NV = healthy(self, hidden_ND)
-        return logits_NV * float("nan") if next(calls) >= 30 else logits_NV
+        return logits_NV * float("nan") if next(calls) >= first + after else logits_NV
 
     monkeypatch.setattr(LanguageModel, "head", head)
     with pytest.raises(BrokenSampling, match="not finite while sampling") as caught:
-        play(lively, chat)
+        play(lively, chat, limits=limits)
     assert len(caught.value.records) == len(records)
     for kept, whole in zip(caught.value.records, records, strict=True):
         assert kept.ids == whole.ids[: len(kept.ids)]
@@ -375,10 +383,8 @@ def test_what_was_sampled_before_a_model_broke_is_kept(lively, chat, records, mo
             role != Role.CONTEXT for role in whole.roles[: len(kept.roles)]
         ]
         assert kept.logprobs == pytest.approx(whole.logprobs[: len(kept.logprobs)], abs=1e-5)
-    # 24 tokens a reply at most: the first replies are whole, the second ones cut short.
-    assert any(
-        0 < kept.sampled < whole.sampled for kept, whole in zip(caught.value.records, records, strict=True)
-    )
+        lengths = [len(reply) for reply in replies_of(whole)[:2]] + [0]
+        assert kept.sampled == min(lengths[0], first + after) + min(lengths[1], max(0, after))
 
 
 def test_a_first_prompt_without_room_for_a_reply_is_refused(lively, chat, records):

@@ -3,6 +3,8 @@ is as set, their levels are not those of evaluation, and a model can learn from 
 """
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from actfocus.report.progress import SilentProgress
 from actfocus.rollout.seeds import Stream, derive_seed
 from actfocus.rollout.trajectory import Trajectory
 from actfocus.training.demonstrations import demonstration, demonstration_texts
-from actfocus.training.warmstart import imitate
+from actfocus.training.warmstart import imitate, warmstart
 from tests.training.conftest import lessons
 
 
@@ -147,6 +149,19 @@ def test_demonstrations_are_fixed_by_seed_and_episode(config: WarmstartConfig) -
     assert demonstration_texts(config, 4) == demonstration_texts(config, 4)
     assert demonstration_texts(config, 4) != demonstration_texts(config, 5)
     assert demonstration_texts(config, 4) != demonstration_texts(config.model_copy(update={"seed": 1}), 4)
+
+
+def test_the_evaluation_at_the_end_can_be_smaller_or_left_out(model_folder: object, tmp_path: Path) -> None:
+    def warm(states: int) -> dict[str, Any]:
+        config = lessons(str(model_folder), episodes=8, evaluation_states=states)
+        return warmstart(config, tmp_path / str(states), progress=SilentProgress())
+
+    assert len(EVALUATION_SEEDS) == 1_000_000  # the limit of the setting
+    none, some = warm(0), warm(2)
+    assert none["success"] is None
+    assert (tmp_path / "0" / "config.json").is_file()
+    assert some["success"].items() >= {"step": 1, "episodes": 8}.items()
+    assert some["loss"] == none["loss"] > 0
 
 
 def test_a_few_updates_lower_the_loss(model_folder: object) -> None:

@@ -1,9 +1,10 @@
 """Two processes, promises: they compute what one computes. Gradients of an update agree to 1e-10 in float64,
-the metrics of a run to 1e-5, and both ranks hold the same figures.
+the metrics of a run to 1e-5, and both ranks hold the same figures. What stops one stops both.
 
 The processes are real ones on the CPU, as a launcher starts them: gloo on the loopback.
 """
 
+import gzip
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 from actfocus.config import Config, to_toml
 from actfocus.distributed import Processes
+from actfocus.rollout.sampler import BrokenSampling
 from actfocus.training.checkpoint import verify
 from tests.training.one_of_two import SIZES, gradients
 
@@ -31,22 +33,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module", params=["ppo", pytest.param("grpo", marks=pytest.mark.slow)])
-def algorithm(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def two(
-    algorithm: str,
-    make_config: Callable[..., Config],
-    model_folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """The folder in which two processes have run `one_of_two`."""
-    out = tmp_path_factory.mktemp("two")
-    (out / "config.toml").write_text(to_toml(make_config(algorithm={"name": algorithm})))
-    command = [sys.executable, "-m", "tests.training.one_of_two", str(out / "config.toml"), str(model_folder)]
+def launch(module: str, *words: str) -> list[Any]:
+    """Run a module in two processes; what each one printed last, which is JSON."""
     world = {
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
@@ -55,7 +43,7 @@ def two(
     }
     ranks = [
         subprocess.Popen(
-            [*command, str(out)],
+            [sys.executable, "-m", module, *words],
             cwd=ROOT,
             env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
@@ -73,6 +61,25 @@ def two(
     finally:
         for rank in ranks:
             rank.kill()
+    return said
+
+
+@pytest.fixture(scope="module", params=["ppo", pytest.param("grpo", marks=pytest.mark.slow)])
+def algorithm(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def two(
+    algorithm: str,
+    make_config: Callable[..., Config],
+    model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder in which two processes have run `one_of_two`."""
+    out = tmp_path_factory.mktemp("two")
+    (out / "config.toml").write_text(to_toml(make_config(algorithm={"name": algorithm})))
+    said = launch("tests.training.one_of_two", str(out / "config.toml"), str(model_folder), str(out))
     assert said == [{"rank": rank, "count": 2, "steps": 3} for rank in range(2)]
     return out
 
@@ -125,6 +132,28 @@ def test_the_run_of_two_is_whole(two: Path, algorithm: str, finished: Callable[[
     assert environment["processes"] == 2
 
 
+def test_what_stops_one_stops_both(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    """Either rank may be the one that fails; both say the same, and no one waits for the other."""
+    (tmp_path / "config.toml").write_text(to_toml(make_config()))
+    first, second = launch("tests.training.one_of_two_fails", str(tmp_path))
+    assert first == second
+    kinds, messages = zip(*first, strict=True)
+    assert kinds == ("GameError", "NonFiniteError", "RunError", "RunError", "RunError")
+    parts = (
+        "new_level raised ZeroDivisionError",
+        "while sampling",
+        "exists already",
+        "no longer",
+        "trained by",
+    )
+    for part, message in zip(parts, messages, strict=True):
+        assert part in message
+    # What both ranks sampled before one of them broke.
+    failed = gzip.decompress((tmp_path / "broken" / "failed" / "step_1.jsonl.gz").read_bytes())
+    assert len(failed.splitlines()) == 8
+    assert not (tmp_path / "game").exists()  # a run that never began
+
+
 def test_one_process_does_nothing_together(processes: Processes) -> None:
     assert (processes.rank, processes.count, processes.is_main) == (0, 1, True)
     assert processes.share(range(5)) == processes.gather([0, 1, 2, 3, 4]) == [0, 1, 2, 3, 4]
@@ -132,3 +161,9 @@ def test_one_process_does_nothing_together(processes: Processes) -> None:
     tensor = torch.ones(3)
     assert processes.sum(tensor) is tensor
     processes.wait()
+    records: list[Any] = [object()]
+    with pytest.raises(BrokenSampling, match="broken") as caught, processes.together():
+        raise BrokenSampling("broken", records)
+    assert isinstance(caught.value.__cause__, BrokenSampling) and caught.value.__cause__.records == records
+    with pytest.raises(ZeroDivisionError), processes.together():  # a bug
+        raise ZeroDivisionError

@@ -19,7 +19,9 @@ import pytest
 import torch
 
 from actfocus.config import Config, load_config
-from actfocus.errors import ConfigError, NonFiniteError, RunError
+from actfocus.envs import EVALUATION_SEEDS
+from actfocus.envs.frozen_lake import FrozenLake
+from actfocus.errors import ConfigError, GameError, NonFiniteError, RunError
 from actfocus.focus import Role, token_weights
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
@@ -31,7 +33,6 @@ from actfocus.rollout.trajectory import Trajectory
 from actfocus.training import loop as loop_module
 from actfocus.training.checkpoint import load_policy, verify
 from actfocus.training.loop import Loop
-from actfocus.training.plan import plan
 from actfocus.training.run import resume, train
 from actfocus.training.run_directory import RunDirectory
 from tests.training.conftest import SMALL, equal_in_equal_runs
@@ -182,20 +183,6 @@ def test_without_weight_nothing_is_learnt_and_the_run_goes_on(
     load_policy(tmp_path / "run" / "checkpoints" / "step_2", policy)
     for now, then in zip(policy.parameters(), before.parameters(), strict=True):
         assert torch.equal(now, then)
-
-
-def test_a_plan_is_sane(make_config: MakeConfig) -> None:
-    config = make_config(algorithm={"name": "ppo"})
-    found = plan(config)
-    assert found["episodes_per_step"] == 8
-    assert found["updates_per_step"] == 2
-    assert found["evaluation_episodes"] == 6
-    assert found["tokens_per_step_at_most"] == 8 * 520
-    parameters = sum(p.numel() for p in load(config.model)[0].parameters())
-    assert found["parameters"] == parameters
-    assert found["memory_bytes"] > 2 * 4 * 4 * parameters  # two networks, gradients and Adam's averages
-    wider = make_config(algorithm={"name": "ppo"}, rollout={"context": 5200})
-    assert plan(wider)["memory_bytes"] > found["memory_bytes"]
 
 
 # What is not finite. -----------------------------------------------------------------------------------
@@ -353,6 +340,22 @@ def test_a_run_that_never_began_does_not_stand_in_the_way(make_config: MakeConfi
         train(make_config(rollout={"context": 20}), out, progress=QUIET)
     assert not out.exists()
     train(make_config(steps=1), out, progress=QUIET)  # the corrected command
+
+
+class FailsLater(FrozenLake):
+    """A game of the user's own that raises in the first step, after the first evaluation."""
+
+    def reset(self, *, seed: int | None = None, **options: Any) -> Any:
+        if seed not in EVALUATION_SEEDS:
+            raise ValueError("no such level")
+        return super().reset(seed=seed, **options)
+
+
+def test_a_game_that_fails_keeps_what_was_recorded(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(env={"name": f"{__name__}:FailsLater"})
+    with pytest.raises(GameError, match=r"FailsLater: reset raised ValueError: no such level.*test_run\.py"):
+        train(config, tmp_path / "run", progress=QUIET)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [0]
 
 
 def test_before_the_first_checkpoint_the_error_says_so(

@@ -6,6 +6,7 @@ import inspect
 import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, Union
@@ -20,8 +21,9 @@ from actfocus.cli.outcome import Command, print_outcome
 from actfocus.cli.parsing import parse
 from actfocus.cli.train import Train, train_defaults
 from actfocus.cli.warmstart import Warmstart
+from actfocus.cli.webshop import Webshop
 from actfocus.config import Config, WarmstartConfig
-from actfocus.errors import ActfocusError, ConfigError, did_you_mean
+from actfocus.errors import ActfocusError, ConfigError, GameError, did_you_mean
 from actfocus.report.progress import is_first_process
 
 COMMANDS: dict[str, type[Any]] = {
@@ -31,6 +33,7 @@ COMMANDS: dict[str, type[Any]] = {
     "play": Play,
     "check-env": CheckEnv,
     "models": Models,
+    "webshop": Webshop,
     "completion": Completion,
 }
 
@@ -60,6 +63,11 @@ def main(args: Sequence[str] | None = None) -> int:
         code = _run(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()
         return code
+    except GameError as error:
+        if not os.environ.get("ACTFOCUS_TRACEBACK"):
+            return _fail(f"{error}; ACTFOCUS_TRACEBACK=1 shows the traceback", 2)
+        traceback.print_exc()
+        return _fail(str(error), 2)
     except ActfocusError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as stop:

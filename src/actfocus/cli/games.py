@@ -9,7 +9,7 @@ import tyro
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Outcome
-from actfocus.config import EnvConfig, EnvName, known_env
+from actfocus.config import EnvConfig, EnvName
 from actfocus.errors import ConfigError
 from actfocus.report.tables import figures_table
 
@@ -18,7 +18,7 @@ class _Game(EnvConfig):
     """The game's settings, with its name as the first word instead of a flag."""
 
     name: Annotated[EnvName, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
-    """Which game: frozen-lake, sokoban, sudoku, or a class of your own as module:Class."""
+    """Which game: frozen-lake, sokoban, sudoku, webshop, or a class of your own as module:Class."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class CheckEnv:
 
     The exit code is 1 if a problem was found:
         actfocus check-env sudoku
+        actfocus check-env webshop --catalogue NAME
     """
 
-    env: Annotated[tyro.conf.Positional[EnvName], tyro.conf.arg(metavar="ENV")]
-    """Which game: frozen-lake, sokoban, sudoku, or a class of your own as module:Class."""
+    game: Annotated[_Game, tyro.conf.arg(name="")]
     seeds: int = 1000
     """Levels to check."""
     fuzz: int = 100_000
@@ -68,26 +68,24 @@ class CheckEnv:
                 raise ConfigError(
                     f"{key}: input should be greater than or equal to 1, got {getattr(self, key)}"
                 )
-        try:
-            known_env(self.env)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
         from actfocus.envs import make_env
         from actfocus.envs.check import check_environment
 
-        make_env(self.env)  # refuses a class that is not there before the first line of progress
-        print(f"checking {self.env}: {self.seeds} levels, {self.fuzz} replies", file=sys.stderr, flush=True)
+        name, settings = self.game.name, self.game.settings()
+        make_env(name, **settings)  # refuses a class that is not there before the first line of progress
+        print(f"checking {name}: {self.seeds} levels, {self.fuzz} replies", file=sys.stderr, flush=True)
         report = check_environment(
-            self.env,
+            name,
+            settings=settings,
             seeds=self.seeds,
             fuzz=self.fuzz,
             progress=lambda text: print(text, file=sys.stderr, flush=True),
         )
         figures = dataclasses.asdict(report)
         problems = [str(problem) for problem in figures.pop("problems")]
-        verdict = f"{self.env}: no problem found" if report.ok else f"{self.env}: {len(problems)} problems"
+        verdict = f"{name}: no problem found" if report.ok else f"{name}: problems: {len(problems)}"
         return Outcome(
-            {"env": self.env, "ok": report.ok, "problems": problems, **figures},
+            {"env": name, "ok": report.ok, "problems": problems, **figures},
             [figures_table(figures), verdict, *(f"  {problem}" for problem in problems)],
             code=0 if report.ok else 1,
         )

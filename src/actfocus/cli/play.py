@@ -61,7 +61,7 @@ def _play_episode(console: "Console", env: TextEnv) -> tuple[float, bool]:
             case "hint":
                 _say(console, _hint(env), style="cyan")
                 continue
-        _, reward, terminated, truncated, info = env.step(_as_reply(text))
+        _, reward, terminated, truncated, info = env.step(_as_reply(env, text))
         total += reward
         over = terminated or truncated
         _show(console, env)
@@ -93,11 +93,11 @@ def _ask(console: "Console") -> str:
         return "quit"
 
 
-def _as_reply(text: str) -> str:
+def _as_reply(env: TextEnv, text: str) -> str:
     """A bare action becomes a reply; text with a tag is taken as it is, so that the format can be tried."""
     if any(tag in text for tag in REPLY_TAGS):
         return text
-    return f"<think></think><answer>{text}</answer>"
+    return f"<think></think><answer>{env.shorthand(text)}</answer>"
 
 
 def _show(console: "Console", env: TextEnv) -> None:

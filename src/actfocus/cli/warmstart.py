@@ -46,6 +46,7 @@ class Warmstart:
             raise Interrupted("interrupted; a warm start cannot be resumed: start it again") from None
         finally:
             progress.end()
-        measured = {"run": str(out), "evaluations": [summary["success"]]}
+        evaluations = [summary["success"]] if summary["success"] is not None else []
+        tables = [success_table({"run": str(out), "evaluations": evaluations})] if evaluations else []
         next_line = f"Next: actfocus train --env {config.env.name} --model {summary['model']}"
-        return Outcome(summary, [success_table(measured), f"Loss: {summary['loss']:.4f}", next_line])
+        return Outcome(summary, [*tables, f"Loss: {summary['loss']:.4f}", next_line])

@@ -1,4 +1,4 @@
-"""FrozenLake, Sokoban and Sudoku as text games on the Gymnasium API."""
+"""FrozenLake, Sokoban, Sudoku and WebShop as text games on the Gymnasium API."""
 
 import importlib
 import os
@@ -8,23 +8,23 @@ from typing import Any
 import gymnasium
 
 from actfocus.config import EnvConfig
-from actfocus.envs.protocol import Reply, TextEnv, parse_reply
+from actfocus.envs.own_game import guarded
+from actfocus.envs.protocol import EVALUATION_SEEDS, Reply, TextEnv, parse_reply
 from actfocus.errors import ConfigError
 
 ENVIRONMENTS = {
     "frozen-lake": "actfocus/FrozenLake-v0",
     "sokoban": "actfocus/Sokoban-v0",
     "sudoku": "actfocus/Sudoku-v0",
+    "webshop": "actfocus/WebShop-v0",
 }
 """Name on the command line → Gymnasium id."""
-
-EVALUATION_SEEDS = range(0, 1_000_000)
-"""Level seeds that evaluation draws from; training and demonstrations never use them."""
 
 _ENTRY_POINTS = {
     "frozen-lake": "actfocus.envs.frozen_lake:FrozenLake",
     "sokoban": "actfocus.envs.sokoban:Sokoban",
     "sudoku": "actfocus.envs.sudoku:Sudoku",
+    "webshop": "actfocus.envs.webshop:WebShop",
 }
 
 
@@ -45,12 +45,15 @@ def make_env(name: str, **settings: Any) -> TextEnv:
         ConfigError: If a class of the user's own cannot be found, is no `TextEnv`, or the settings
             do not suit it.
     """
+    own = _own_class(name) if ":" in name else None
+    # A game of the user's own may fail in any way; ours refuse settings in these two.
+    refusals = (TypeError, ValueError) if own is None else (Exception,)
     try:
-        if ":" in name:
-            return _own_class(name)(**settings)
+        if own is not None:
+            return own(**settings)
         register_environments()
         env = gymnasium.make(ENVIRONMENTS[name], disable_env_checker=True, **settings).unwrapped
-    except (TypeError, ValueError) as error:
+    except refusals as error:
         given = ", ".join(f"{key} = {value}" for key, value in settings.items())
         raise ConfigError(f"{name} cannot be made with {given or 'its defaults'}: {error}") from error
     assert isinstance(env, TextEnv)
@@ -73,7 +76,8 @@ def _own_class(name: str) -> type[TextEnv]:
         raise ConfigError(f"cannot find the game {name}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, TextEnv)):
         raise ConfigError(f"{name} is no subclass of actfocus.envs.TextEnv")
-    return found
+    # What our own games raise is a bug of ours: it keeps its traceback.
+    return found if found.__module__.startswith("actfocus.") else guarded(found, name)  # type: ignore[arg-type]
 
 
 __all__ = [

@@ -1,10 +1,11 @@
 """The logic of `actfocus check-env`: what an environment promises, tried on thousands of episodes.
 
-`python -m actfocus.envs.check NAME SEEDS` prints the digest of SEEDS whole episodes; the check runs it in
-processes of its own, because a dependence on the process cannot be seen from inside one.
+`python -m actfocus.envs.check NAME SETTINGS SEEDS` prints the digest of SEEDS whole episodes; the check runs
+it in processes of its own, because a dependence on the process cannot be seen from inside one.
 """
 
 import hashlib
+import json
 import math
 import os
 import random
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,18 @@ MAX_PROBLEMS = 5
 """Bad replies after which the fuzzing stops: the rest would tell nothing new."""
 
 HASH_SEEDS = ("1", "2")
+
+_SKIPPED_WITHOUT = {
+    "expert_actions": "whether every level can be solved",
+    "random_action": "replies with legal actions",
+}
+"""What a game supplies for demonstrations → the check that cannot do without it."""
+
+_GUESSES = (*"0123456789", "up", "down", "left", "right", "yes", "no")
+"""Played where the game cannot name a legal action; many games know one of them."""
+
+Game = Callable[..., TextEnv]
+"""Makes the environment that is checked; takes settings that differ from those of the check."""
 
 Outcome = tuple[str, float, bool, bool, dict[str, Any]]
 """What `step` returns."""
@@ -66,6 +79,7 @@ class EnvironmentReport:
 def check_environment(
     name: str,
     *,
+    settings: dict[str, Any] | None = None,
     seeds: int = 1000,
     fuzz: int = 100_000,
     progress: Callable[[str], None] = lambda stage: None,
@@ -73,19 +87,25 @@ def check_environment(
     """Try `name` on the levels of `seeds` seeds and with `fuzz` random replies.
 
     `name` is a name of `ENVIRONMENTS`, or `package.module:Class` for a `TextEnv` of one's own; in a game with
-    chance, the setting `success_rate=1.0` must turn chance off. `progress` is told the stage that begins.
+    chance, the setting `success_rate=1.0` must turn chance off. `settings` are those of the environment, in
+    JSON's types. `progress` is told the stage that begins.
+    What a game without demonstrations cannot be tried for is skipped and named in one problem.
     """
     if seeds < 1 or fuzz < 1:
         raise ValueError(f"seeds and fuzz must be at least 1, got {seeds} and {fuzz}")
-    make_env(name)  # A wrong name is the caller's mistake, not a finding.
-    problems: list[str] = []
+    game: Game = partial(make_env, name, **(settings or {}))
+    missing = _missing(game())  # A wrong name is the caller's mistake, not a finding.
+    problems: list[str] = [_not_demonstrated(name, missing)] if missing else []
     figures: dict[str, Any] = {}
     stages: dict[str, Callable[[], dict[str, Any]]] = {
-        "Gymnasium's own check": lambda: _check_gymnasium(name),
-        f"{seeds} episodes, twice": lambda: _check_reproducible(name, seeds, problems),
-        "the expert": lambda: _check_expert(name, seeds, problems),
-        f"{fuzz} random replies": lambda: _check_replies(name, seeds, fuzz, problems),
+        "Gymnasium's own check": lambda: _check_gymnasium(game),
+        f"{seeds} episodes, twice": lambda: _check_reproducible(name, settings or {}, seeds, problems),
+        "the expert": lambda: _check_expert(game, seeds, problems),
+        "the levels": lambda: _check_levels(game, seeds),
+        f"{fuzz} random replies": lambda: _check_replies(game, seeds, fuzz, problems),
     }
+    # The expert sees to the levels too, where there is one.
+    del stages["the expert" if "expert_actions" in missing else "the levels"]
     for stage, check in stages.items():
         progress(stage)
         # Whatever an environment raises is what the check is there to report.
@@ -96,21 +116,37 @@ def check_environment(
     return EnvironmentReport(name=name, seeds=seeds, problems=tuple(problems), **figures)
 
 
-def _check_gymnasium(name: str) -> dict[str, Any]:
+def _missing(env: TextEnv) -> list[str]:
+    """The methods for demonstrations that a game does not supply."""
+    methods = ("expert_actions", "random_action", "remarks")
+    return [method for method in methods if getattr(type(env), method) is getattr(TextEnv, method)]
+
+
+def _not_demonstrated(name: str, missing: list[str]) -> str:
+    skipped = " and ".join(_SKIPPED_WITHOUT[method] for method in missing if method in _SKIPPED_WITHOUT)
+    return (
+        f"{name} has no {', '.join(missing)}: it can be trained on, but `actfocus warmstart` cannot"
+        f" demonstrate it; skipped for that reason: {skipped or 'nothing'}"
+    )
+
+
+def _check_gymnasium(game: Game) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check_env(make_env(name))
+        check_env(game())
     return {}
 
 
 # The same episodes in every process. -------------------------------------------------------------------
 
 
-def _check_reproducible(name: str, seeds: int, problems: list[str]) -> dict[str, Any]:
+def _check_reproducible(
+    name: str, settings: dict[str, Any], seeds: int, problems: list[str]
+) -> dict[str, Any]:
     """Play the same episodes in two processes that hash strings differently."""
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "actfocus.envs.check", name, str(seeds)],
+            [sys.executable, "-m", "actfocus.envs.check", name, json.dumps(settings), str(seeds)],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -131,9 +167,9 @@ def _check_reproducible(name: str, seeds: int, problems: list[str]) -> dict[str,
     return {}
 
 
-def episodes_digest(name: str, seeds: int) -> str:
+def episodes_digest(game: Game, seeds: int) -> str:
     """SHA-256 over everything that one episode per seed shows, driven by expert, chance and a mixture."""
-    env = make_env(name)
+    env = game()
     digest = hashlib.sha256(env.system_prompt.encode())
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -157,10 +193,17 @@ def _turns(env: TextEnv, choose_reply: Callable[[], str]) -> Iterator[tuple[str,
 
 
 def _driver_reply(env: TextEnv, rng: np.random.Generator, expert_share: float) -> str:
-    actions = env.expert_actions() if rng.random() < expert_share else []
+    missing = _missing(env)
+    by_expert = rng.random() < expert_share and "expert_actions" not in missing
+    actions = env.expert_actions() if by_expert else []
     if not actions:
-        actions = [env.random_action(rng) for _ in range(rng.integers(env.actions_per_turn + 2))]
-    return _reply(" ".join(env.remarks(rng)), actions[: env.actions_per_turn + 1])
+        actions = [_some_action(env, rng, missing) for _ in range(rng.integers(env.actions_per_turn + 2))]
+    remarks = [] if "remarks" in missing else env.remarks(rng)
+    return _reply(" ".join(remarks), actions[: env.actions_per_turn + 1])
+
+
+def _some_action(env: TextEnv, rng: np.random.Generator, missing: list[str]) -> str:
+    return str(rng.choice(_GUESSES)) if "random_action" in missing else env.random_action(rng)
 
 
 def _reply(reasoning: str, actions: list[str]) -> str:
@@ -170,10 +213,10 @@ def _reply(reasoning: str, actions: list[str]) -> str:
 # Every level can be solved. ----------------------------------------------------------------------------
 
 
-def _check_expert(name: str, seeds: int, problems: list[str]) -> dict[str, Any]:
+def _check_expert(game: Game, seeds: int, problems: list[str]) -> dict[str, Any]:
     """Let the expert play every level: as it is, and without chance, where it must always win."""
-    env = make_env(name)
-    certain = make_env(name, success_rate=1.0) if hasattr(env, "success_rate") else env
+    env = game()
+    certain = game(success_rate=1.0) if hasattr(env, "success_rate") else env
     moves, solved, returns, unsolved = [], 0, 0.0, []
     for seed in range(seeds):
         certain.reset(seed=seed)
@@ -181,11 +224,8 @@ def _check_expert(name: str, seeds: int, problems: list[str]) -> dict[str, Any]:
         moves.append(len(certain.expert_actions()))
         if not _expert_plays(certain)[0]:
             unsolved.append(seed)
-        # Once more, with other luck and after an episode: neither may show in the level.
         for again in (certain, env):
-            again.reset(seed=seed, options={"chance_seed": seed + 1})
-            if again.picture() != level:
-                raise AssertionError(f"the level of seed {seed} depends on more than the seed")
+            _require_level(again, seed, level)
         success, total = _expert_plays(env)
         solved += success
         returns += total
@@ -201,6 +241,25 @@ def _check_expert(name: str, seeds: int, problems: list[str]) -> dict[str, Any]:
     }
 
 
+def _require_level(env: TextEnv, seed: int, level: str) -> None:
+    """Reset once more, with other luck and after an episode: neither may show in the level."""
+    env.reset(seed=seed, options={"chance_seed": seed + 1})
+    if env.picture() != level:
+        raise AssertionError(f"the level of seed {seed} depends on more than the seed")
+
+
+def _check_levels(game: Game, seeds: int) -> dict[str, Any]:
+    """What can be said of the levels without an expert: each one is there again after an episode."""
+    env = game()
+    for seed in range(seeds):
+        env.reset(seed=seed)
+        level, rng = env.picture(), np.random.default_rng(seed)
+        for _ in _turns(env, partial(_driver_reply, env, rng, 0.0)):
+            pass
+        _require_level(env, seed, level)
+    return {}
+
+
 def _expert_plays(env: TextEnv) -> tuple[bool, float]:
     """Success and sum of rewards of the expert, who plans anew each turn."""
 
@@ -214,16 +273,16 @@ def _expert_plays(env: TextEnv) -> tuple[bool, float]:
 # Any reply at all. -------------------------------------------------------------------------------------
 
 
-def _check_replies(name: str, seeds: int, fuzz: int, problems: list[str]) -> dict[str, Any]:
+def _check_replies(game: Game, seeds: int, fuzz: int, problems: list[str]) -> dict[str, Any]:
     """Play random replies of known meaning, and compare with a model of the budgets and the penalty."""
-    env = make_env(name)
+    env = game()
     source, rng = random.Random(0), np.random.default_rng(0)
     model = _Model(env, source)
     replies, penalties, found = 0, 0, 0
     while replies < fuzz and found < MAX_PROBLEMS:
         if model.over:
             model.start_episode(seed=source.randrange(seeds))
-        case = random_case(source, lambda: env.random_action(rng))
+        case = _random_case(env, source, rng)
         complaint = model.check(case)
         replies += 1
         penalties += model.penalised
@@ -232,6 +291,14 @@ def _check_replies(name: str, seeds: int, fuzz: int, problems: list[str]) -> dic
             problems.append(f"reply {replies}, {case.text[:200]!a}: {complaint}")
             model.over = True
     return {"replies": replies, "penalties": penalties}
+
+
+def _random_case(env: TextEnv, source: random.Random, rng: np.random.Generator) -> Case:
+    if "random_action" not in _missing(env):
+        return random_case(source, lambda: env.random_action(rng))
+    # No game has an action that begins with this sign.
+    case = random_case(source, lambda: "¿")
+    return replace(case, parts=tuple(replace(part, known=False) for part in case.parts))
 
 
 class _Model:
@@ -243,6 +310,7 @@ class _Model:
         self.over = True
         self.penalised = False
         self.played: list[tuple[float, bool]] = []
+        self.several = env.actions_per_turn > 1
         play = env.play
 
         def recorded_play(action: Any) -> tuple[float, bool]:
@@ -255,7 +323,9 @@ class _Model:
         """Reset, with budgets of all sizes: after `reset`, since some games draw levels to fit them."""
         env, draw = self.env, self.source.randint
         env.reset(seed=seed)
-        env.turns, env.actions_per_turn, env.actions_per_episode = draw(1, 30), draw(1, 4), draw(1, 20)
+        env.turns, several, env.actions_per_episode = draw(1, 30), draw(1, 4), draw(1, 20)
+        # A game of one action a turn may offer other actions after it: a second one has no known meaning.
+        env.actions_per_turn = several if self.several else 1
         self.turns_left, self.actions_left = env.turns, env.actions_per_episode
         self.over = False
 
@@ -326,4 +396,4 @@ class _Model:
 
 
 if __name__ == "__main__":
-    print(episodes_digest(sys.argv[1], int(sys.argv[2])))
+    print(episodes_digest(partial(make_env, sys.argv[1], **json.loads(sys.argv[2])), int(sys.argv[3])))

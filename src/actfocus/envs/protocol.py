@@ -23,8 +23,16 @@ ACTION_SEPARATOR = "||"
 REPLY_TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 _TAG = re.compile("|".join(map(re.escape, REPLY_TAGS)))
 
-# The characters that our own observations are made of; `Text` spaces need them listed.
-_PRINTABLE = "".join(map(chr, range(32, 127))) + "\n√"
+EVALUATION_SEEDS = range(0, 1_000_000)
+"""Level seeds that evaluation draws from; training and demonstrations never use them."""
+
+
+class Printable(Text):
+    """The space of printable texts with line ends; `Text` itself needs every character listed."""
+
+    def contains(self, x: Any) -> bool:
+        """Whether `x` is such a text, and not too long."""
+        return isinstance(x, str) and len(x) <= self.max_length and x.replace("\n", "").isprintable()
 
 
 @dataclass(frozen=True)
@@ -96,8 +104,8 @@ class TextEnv(gymnasium.Env[str, str]):
         self.actions_per_turn = actions_per_turn
         self.actions_per_episode = actions_per_episode
         self.render_mode = render_mode
-        self.observation_space = Text(max_length=20_000, charset=_PRINTABLE)
-        self.action_space = Text(max_length=2_000, charset=_PRINTABLE)
+        self.observation_space = Printable(max_length=20_000)
+        self.action_space = Printable(max_length=2_000)
         self.chance = np.random.default_rng(0)
         self._over = True
 
@@ -118,6 +126,14 @@ class TextEnv(gymnasium.Env[str, str]):
     @abstractmethod
     def play(self, action: Any) -> tuple[float, bool]:
         """Play one action: its reward, and whether the game is over. Sets `self.success` when solved."""
+
+    def figures(self) -> dict[str, float]:
+        """What is reported of an episode beside success and return, such as a score; nothing by default."""
+        return {}
+
+    def shorthand(self, text: str) -> str:
+        """The action that a person means who plays by hand and types `text`; the text itself by default."""
+        return text
 
     # What only demonstrations and checks need. ---------------------------------------------------------
 
@@ -162,6 +178,8 @@ class TextEnv(gymnasium.Env[str, str]):
     ) -> tuple[str, dict[str, Any]]:
         """Start an episode; `options["chance_seed"]` seeds the stream of chance."""
         super().reset(seed=seed)
+        self.level_seed = seed
+        """For games that keep levels of their own for evaluation."""
         options = options or {}
         self.new_level(self.np_random)
         chance_seed = options.get("chance_seed")
@@ -175,7 +193,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.actions_used = 0
         self.success = False
         self._over = False
-        return self._observation(None), {"success": False}
+        return self._observation(None), {"success": False, "figures": self.figures()}
 
     def step(self, response: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Play one reply. Raises `gymnasium.error.ResetNeeded` after the end of an episode."""
@@ -199,7 +217,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.turn += 1
         truncated = not terminated and (self.turn > self.turns or self.actions_left == 0)
         self._over = terminated or truncated
-        info = {"success": self.success, "problem": problem, "played": played}
+        info = {"success": self.success, "problem": problem, "played": played, "figures": self.figures()}
         return self._observation(reward), reward, terminated, truncated, info
 
     def render(self) -> str:

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
+from actfocus.cache import cache_folder
 from actfocus.errors import ModelError, did_you_mean
 
 TINY = "tiny"
@@ -26,11 +27,6 @@ class Notes(Protocol):
 
     def note(self, text: str) -> None:
         """Say one line."""
-
-
-def cache_folder() -> Path:
-    """Where fetched and built models are kept: `$ACTFOCUS_CACHE`, by default `~/.cache/actfocus`."""
-    return Path(os.environ.get("ACTFOCUS_CACHE") or Path.home() / ".cache" / "actfocus")
 
 
 def tiny_path(env: str) -> Path:

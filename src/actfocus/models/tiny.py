@@ -31,7 +31,7 @@ _WORD = r" ?\(\d,\d\)| ?\d,\d| ?\d|\n| ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
 _ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on `texts`; it can write any text, and the format in single tokens.
 
     A cell's coordinates are one word, so that to repeat them is to copy one token: what a model of this
@@ -46,7 +46,7 @@ def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=["<|pad|>", "<|end|>", *_ROLES],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

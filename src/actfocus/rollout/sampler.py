@@ -30,9 +30,9 @@ class Limits:
 class BrokenSampling(NonFiniteError):
     """The policy's distribution is not finite; `records` holds every episode as far as it came."""
 
-    def __init__(self, message: str, records: list[Trajectory]) -> None:
+    def __init__(self, message: str, records: Sequence[Trajectory] = ()) -> None:
         super().__init__(message)
-        self.records = records
+        self.records = list(records)
 
 
 class ReadReply(NamedTuple):
@@ -87,7 +87,9 @@ class Episode:
 
     def keep_half_reply(self) -> None:
         """Put what was written of the present reply into the record, unplayed."""
-        if self.writing:
+        # Not `writing`: a whole reply may wait for other rows. A reply that was played has made room for the
+        # next one, unless it was the last.
+        if not self.record.ended:
             _, roles = read_reply(self._chat, self.reply)
             self.record.add_reply(self.reply, roles, self._logprobs, self._turn)
 
@@ -99,6 +101,7 @@ class Episode:
         self.record.rewards.append(float(reward))
         self.record.problems.append(info["problem"])
         self.record.success = bool(info["success"])
+        self.record.figures = info["figures"]
         if terminated or truncated:
             self.record.ended = "terminated" if terminated else "truncated"
             return
@@ -140,6 +143,7 @@ def sample_episodes(
 
     Raises:
         BrokenSampling: If the model's distribution holds NaN or infinity.
+        GameError: If a game of the user's own raises.
         ConfigError: If no first prompt leaves room for a reply.
     """
     episodes = [Episode(make_env(), chat, start, limits) for start in starts]

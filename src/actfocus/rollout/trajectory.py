@@ -1,5 +1,7 @@
 """The record of one episode, token by token."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,6 +36,8 @@ class Trajectory:
     problems: list[str | None] = field(default_factory=list)
     """What was wrong with the reply of each turn."""
     success: bool = False
+    figures: dict[str, float] = field(default_factory=dict)
+    """What the game reports at its end beside success, such as a score."""
     ended: str = ""
     """`terminated`, `truncated` (budget) or `context` (no room for another reply)."""
 
@@ -70,5 +74,11 @@ class Trajectory:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Trajectory":
         """Inverse of `to_json`; other keys are ignored."""
-        names = {name: record[name] for name in cls.__dataclass_fields__ if name != "start"}
-        return cls(start=Start(**record["start"]), **names)
+        names = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        return cls(**(names | {"start": Start(**record["start"])}))
+
+
+def mean_figures(records: Sequence[Trajectory]) -> dict[str, float]:
+    """The mean of each of the game's own figures over some episodes."""
+    names = sorted({name for record in records for name in record.figures})
+    return {name: math.fsum(r.figures.get(name, 0.0) for r in records) / len(records) for name in names}

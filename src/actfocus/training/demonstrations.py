@@ -20,7 +20,13 @@ def demonstration_texts(config: WarmstartConfig, episode: int) -> list[tuple[str
     env = configured_env(config.env)
     observation, _ = env.reset(seed=derive_seed(Stream.LEVEL, config.seed, episode))
     plain = episode < config.plain_share * config.episodes
-    pairs, over = [], False
+    pairs: list[tuple[str, str]] = []
+    unseen = int(rng.integers(env.turns)) if plain and config.midway else 0
+    for _ in range(unseen):
+        observation, _, terminated, truncated, _ = env.step(_reply(env, rng, config, plain=plain))
+        if terminated or truncated:
+            observation, _ = env.reset(seed=derive_seed(Stream.LEVEL, config.seed, episode))
+    over = False
     while not over:
         reply = _reply(env, rng, config, plain=plain)
         pairs.append((observation, reply))

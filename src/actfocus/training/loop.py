@@ -22,7 +22,7 @@ from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.batch import Batch, collate, keep_varied_groups
 from actfocus.rollout.sampler import BrokenSampling, Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
-from actfocus.rollout.trajectory import Trajectory
+from actfocus.rollout.trajectory import Trajectory, mean_figures
 from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater
 
@@ -92,6 +92,7 @@ class Loop:
         Raises:
             NonFiniteError: If a reward, log-probability, value, signal, loss or gradient is not finite; the
                 update that it would have gone into has not been made.
+            GameError: If a game of the user's own raises.
         """
         with step.watch("rollout"):
             self._rollout(step)
@@ -112,21 +113,24 @@ class Loop:
         # Whole groups go to one rank: their first prompt is computed once.
         groups = [starts[i : i + settings.group] for i in range(0, len(starts), settings.group)]
         own = [start for group in self._processes.share(groups) for start in group]
-        broken: list[str] = []
-        try:
-            records = sample_episodes(
-                self._policy,
-                self._chat,
-                lambda: configured_env(env),
-                own,
-                limits=Limits(settings.context, settings.response),
-            )
-        except BrokenSampling as error:
-            # The other ranks must hear of it: they would wait for these episodes forever.
-            records, broken = error.records, [str(error)]
+        records: list[Trajectory] = []
+        broken: BrokenSampling | None = None
+        with self._processes.together():
+            try:
+                records = sample_episodes(
+                    self._policy,
+                    self._chat,
+                    lambda: configured_env(env),
+                    own,
+                    limits=Limits(settings.context, settings.response),
+                )
+            except BrokenSampling as error:
+                # Raised below: first the episodes of all ranks are put together, for `failed/`.
+                records, broken = error.records, error
         step.episodes = sorted(self._processes.gather(records), key=lambda record: record.start)
-        for problem in self._processes.gather(broken):
-            raise NonFiniteError(problem)
+        with self._processes.together():
+            if broken is not None:
+                raise broken
         # Of all episodes: those that are not trained on are in the metrics.
         if not all(math.isfinite(record.total_return) for record in step.episodes):
             raise NonFiniteError("rewards not finite")
@@ -178,6 +182,7 @@ def rollout_metrics(episodes: Sequence[Trajectory]) -> dict[str, float]:
         "reasoning_share": int((roles == Role.REASONING).sum()) / max(1, sampled),
         "action_share": int((roles == Role.ACTION).sum()) / max(1, sampled),
         "cut_by_context": sum(episode.ended == "context" for episode in episodes),
+        **mean_figures(episodes),
     }
 
 

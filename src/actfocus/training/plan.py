@@ -34,11 +34,10 @@ def plan(config: Config) -> dict[str, Any]:
     networks = 2 if config.algorithm.name == "ppo" else 1
 
     needs_copy = config.needs_reference and not config.model.lora_rank
-    memory = {
-        "weights": networks * total * _FLOAT,
-        "gradients_and_adam": networks * trained * 3 * _FLOAT,
-        "reference": total * _FLOAT if needs_copy else 0,
-        "sampling_cache": episodes * rollout.context * shape.num_hidden_layers * 2 * heads * head_size * half,
+    sampling = {
+        "cache": episodes * rollout.context * shape.num_hidden_layers * 2 * heads * head_size * half,
+    }
+    updating = {
         "activations": optimizer.micro_batch
         * rollout.context
         * shape.num_hidden_layers
@@ -47,9 +46,13 @@ def plan(config: Config) -> dict[str, Any]:
         * half,
         "logits": LOGIT_COPIES * LOGIT_CHUNK * shape.vocab_size * _FLOAT,
     }
-    # Sampling and updating do not happen at the same time.
-    moving = max(memory["sampling_cache"], memory["activations"] + memory["logits"])
-    standing = memory["weights"] + memory["gradients_and_adam"] + memory["reference"]
+    parts = {
+        "weights": networks * total * _FLOAT,
+        "gradients_and_adam": networks * trained * 3 * _FLOAT,
+        "reference": total * _FLOAT if needs_copy else 0,
+        # The larger one alone: they do not happen at the same time.
+        "larger_of_sampling_and_updating": max(sum(sampling.values()), sum(updating.values())),
+    }
     return {
         "parameters": total,
         "trained_parameters": trained,
@@ -59,6 +62,8 @@ def plan(config: Config) -> dict[str, Any]:
         "tokens_per_step_at_most": episodes * rollout.context,
         "trained_tokens_per_step_at_most": kept * rollout.context,
         "evaluation_episodes": config.evaluation.states * config.evaluation.samples,
-        "memory_bytes": standing + moving,
-        "memory_parts": memory,
+        "memory_bytes": sum(parts.values()),
+        "memory_parts": parts,
+        "memory_while_sampling": sampling,
+        "memory_while_updating": updating,
     }

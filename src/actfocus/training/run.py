@@ -6,7 +6,8 @@ import platform
 import resource
 import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,13 @@ def train(config: Config, out: Path, *, progress: Progress) -> dict[str, Any]:
     Raises:
         RunError: If `out` exists.
         ModelError: If the model cannot be loaded.
+        GameError: If a game of the user's own raises.
         NonFiniteError: If training breaks; the offending batch is in `failed/`.
     """
     processes = Processes()
-    run = RunDirectory.create(out, config) if processes.is_main else RunDirectory(out)
-    processes.wait()
-    with run.locked() if processes.is_main else nullcontext():
+    with processes.together():
+        run = RunDirectory.create(out, config) if processes.is_main else RunDirectory(out)
+    with _claimed(run, processes):
         try:
             return Run(config, run, processes, progress).go(start=0)
         except ActfocusError:
@@ -71,8 +73,18 @@ def resume(path: Path, *, progress: Progress, changes: Config | None = None) -> 
     config = run.config()
     if changes is not None:
         run.refuse_changes(changes)
-    with run.locked() if processes.is_main else nullcontext():
+    with _claimed(run, processes):
         return _continue(config, run, processes, progress)
+
+
+@contextmanager
+def _claimed(run: RunDirectory, processes: Processes) -> Iterator[None]:
+    """Hold the run's lock, in the main process for all of them."""
+    with ExitStack() as held:
+        with processes.together():
+            if processes.is_main:
+                held.enter_context(run.locked())
+        yield
 
 
 def _continue(config: Config, run: RunDirectory, processes: Processes, progress: Progress) -> dict[str, Any]:
@@ -89,10 +101,10 @@ def _continue(config: Config, run: RunDirectory, processes: Processes, progress:
         progress.note(f"resuming after step {start}")
         load_policy(checkpoint, whole.policy)
         load_state(checkpoint, critic=whole.critic, optimizer=whole.updater.optimizer)
-    if processes.is_main:
-        # Without a checkpoint the run starts over, the first evaluation included.
-        run.rewind(start if checkpoint is not None else -1)
-    processes.wait()
+    with processes.together():
+        if processes.is_main:
+            # Without a checkpoint the run starts over, the first evaluation included.
+            run.rewind(start if checkpoint is not None else -1)
     return whole.go(start=start)
 
 
@@ -106,7 +118,9 @@ class Run:
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         self.config, self.directory, self.processes, self.progress = config, run, processes, progress
         self.policy, self.chat = load_initial(config.model, config.env, device=processes.device)
-        self._pin_environment()
+        with processes.together():
+            if processes.is_main:
+                self._pin_environment()
         reference = make_reference(self.policy) if config.needs_reference else None
         algorithm = ALGORITHMS[config.algorithm.name](config.algorithm)
         self.critic = Critic(self.policy) if algorithm.uses_critic else None
@@ -185,8 +199,10 @@ class Run:
     def _give_up(self, step: Step, problem: str) -> NonFiniteError:
         """Write the offending batch, and say what is left and what to do."""
         where = "nothing was sampled"
-        if self.processes.is_main and step.episodes:
-            where = f"its batch is in {self.directory.write_episodes('failed', step.number, step.records())}"
+        if step.episodes:
+            where = f"its batch is in {self.directory.episodes_path('failed', step.number)}"
+            if self.processes.is_main:
+                self.directory.write_episodes("failed", step.number, step.records())
         kept = latest_checkpoint(self.directory.checkpoints)
         last = f"the last healthy checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return NonFiniteError(
@@ -195,8 +211,6 @@ class Run:
 
     def _pin_environment(self) -> None:
         """Remember what the bits depend on besides the config; refuse to resume from another model."""
-        if not self.processes.is_main:
-            return
         path = self.directory.path / "environment.json"
         found = _environment(self.processes) | {"initial_weights": weights_digest(self.policy)}
         if not path.exists():

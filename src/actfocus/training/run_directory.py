@@ -142,9 +142,13 @@ class RunDirectory:
                 if path.read_text() != text:
                     write_whole(path, text.encode())
 
+    def episodes_path(self, folder: str, step: int) -> Path:
+        """Where `write_episodes` writes."""
+        return self.path / folder / f"step_{step}.jsonl.gz"
+
     def write_episodes(self, folder: str, step: int, records: Iterable[dict[str, Any]]) -> Path:
         """Write `FOLDER/step_N.jsonl.gz`, one episode a line; equal episodes give equal bytes."""
-        path = self.path / folder / f"step_{step}.jsonl.gz"
+        path = self.episodes_path(folder, step)
         path.parent.mkdir(exist_ok=True)
         text = "".join(json.dumps({"schema": SCHEMA} | _finite(record)) + "\n" for record in records)
         write_whole(path, gzip.compress(text.encode(), compresslevel=6, mtime=0))

@@ -14,7 +14,6 @@ import torch
 from transformers import PreTrainedModel
 
 from actfocus.config import (
-    ENV_NAMES,
     Config,
     EnvConfig,
     EvaluationConfig,
@@ -30,12 +29,18 @@ from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
-from actfocus.models.tiny import tiny_model, tiny_tokenizer
+from actfocus.models.tiny import VOCABULARY, tiny_model, tiny_tokenizer
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.training.demonstrations import demonstration, demonstration_texts
 
-_QUICK_EVALUATION = EvaluationConfig(states=32, samples=4)
+GRID_GAMES = ("frozen-lake", "sokoban", "sudoku")
+"""They share one tokenizer."""
+
+SHOP_VOCABULARY = 2048
+"""Tokens of the `tiny` for WebShop, which has more words than the games on a grid."""
+
+_EVALUATION_SAMPLES = 4
 _WARMUP_SHARE = 0.05
 _SORTED_TOGETHER = 16  # batches whose episodes are sorted by length, so that rows of a batch are alike
 
@@ -43,7 +48,11 @@ _SORTED_TOGETHER = 16  # batches whose episodes are sorted by length, so that ro
 def warmstart(config: WarmstartConfig, out: Path, *, progress: Progress) -> dict[str, Any]:
     """Train `config.model` on demonstrations and save it as a Hugging Face folder at `out`.
 
+    Returns:
+        `model` (the folder), `loss` and `success`: the evaluation, None without start states.
+
     Raises:
+        GameError: If a game of the user's own raises.
         RunError: If `out` exists, or several processes were started.
         ModelError: If the model cannot be loaded.
         NonFiniteError: If the loss is not finite; nothing is saved.
@@ -59,11 +68,20 @@ def warmstart(config: WarmstartConfig, out: Path, *, progress: Progress) -> dict
         model, chat = load(config.model, device=processes.device)
     losses = imitate(model, chat, config, progress)
     _save(model, chat, config, out)
-    progress.note("evaluating")
-    run = Config(env=config.env, model=config.model)
-    success = evaluate(run, _QUICK_EVALUATION, model, chat, processes).to_json()
     last = losses[-len(losses) // 10 :]
-    return {"model": str(out), "loss": sum(last) / len(last), "success": {"step": len(losses)} | success}
+    success = None
+    if config.evaluation_states:
+        progress.note("evaluating")
+        success = {"step": len(losses)} | _success(config, model, chat, processes)
+    return {"model": str(out), "loss": sum(last) / len(last), "success": success}
+
+
+def _success(
+    config: WarmstartConfig, model: LanguageModel, chat: Chat, processes: Processes
+) -> dict[str, Any]:
+    run = Config(env=config.env, model=config.model)
+    settings = EvaluationConfig(states=config.evaluation_states, samples=_EVALUATION_SAMPLES)
+    return evaluate(run, settings, model, chat, processes).to_json()
 
 
 def imitate(model: LanguageModel, chat: Chat, config: WarmstartConfig, progress: Progress) -> list[float]:
@@ -129,14 +147,15 @@ def _batches(config: WarmstartConfig, chat: Chat, device: torch.device) -> Itera
 
 
 def _fresh_tiny(config: WarmstartConfig, device: torch.device) -> tuple[LanguageModel, Chat]:
-    tokenizer = tiny_tokenizer(_tokenizer_corpus())
+    vocabulary = SHOP_VOCABULARY if config.env.name == "webshop" else VOCABULARY
+    tokenizer = tiny_tokenizer(_tokenizer_corpus(config.env.name), vocabulary)
     model = tiny_model(tokenizer, config.model.init_seed).to(device)
     return LanguageModel(model, precision=config.model.precision), Chat(tokenizer)
 
 
-def _tokenizer_corpus(episodes: int = 100) -> Iterator[str]:
-    """Demonstrations of every environment, so that one tokenizer serves them all."""
-    for name in ENV_NAMES:
+def _tokenizer_corpus(env: str, episodes: int = 100) -> Iterator[str]:
+    """Demonstrations of the games on a grid, which share a tokenizer, or of WebShop, which has many words."""
+    for name in [env] if env == "webshop" else GRID_GAMES:
         config = WarmstartConfig(env=EnvConfig(name=name), model=ModelConfig())
         yield _system_prompt(config)
         for episode in range(episodes):

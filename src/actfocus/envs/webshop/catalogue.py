@@ -1,0 +1,250 @@
+"""Catalogues: the one that ships, and WebShop's own files, imported once and kept under a name."""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from actfocus.cache import cache_folder
+from actfocus.envs.webshop.generator import generate
+from actfocus.envs.webshop.goals import Goals
+from actfocus.envs.webshop.products import BrokenRecord, Instruction, Product, read_product, skipped
+from actfocus.envs.webshop.text import clean
+from actfocus.errors import ConfigError, did_you_mean
+
+SHIPPED = "shipped"
+_FORMAT = 1
+"""Counted up when the kept form of a catalogue changes; it is then to be imported again."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_FILES = {"items": "items_shuffle*.json", "goals": "items_ins_v2*.json", "human": "items_human_ins*.json"}
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Products in the order of their file, and a digest that names exactly these."""
+
+    name: str
+    products: tuple[Product, ...]
+    digest: str
+
+
+@dataclass
+class Imported:
+    """What an import found."""
+
+    name: str
+    path: str
+    products: int = 0
+    goals: int = 0
+    human_goals: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Records that WebShop itself passes over, by reason."""
+    broken: list[str] = field(default_factory=list)
+    """Broken records that were left out, each with file, record and field."""
+
+
+def shipped_catalogue(families: int | None = None) -> Catalogue:
+    """The catalogue that `generate` makes; with `families`, one of another size."""
+    items, goals = generate() if families is None else generate(families)
+    products = tuple(read_product(item, goals.get(item["asin"]), None) for item in items)
+    return Catalogue(SHIPPED, products, _digest(products))
+
+
+@lru_cache(maxsize=2)
+def load_catalogue(name: str) -> Catalogue:
+    """The catalogue `name`: `shipped`, or an imported one.
+
+    Raises:
+        ConfigError: If there is no such catalogue, or its file is damaged.
+    """
+    if name == SHIPPED:
+        return shipped_catalogue()
+    path = catalogue_path(name)
+    if not path.is_file():
+        known = [SHIPPED, *imported_names()]
+        raise ConfigError(
+            f"no catalogue {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)};"
+            " another is made with: actfocus webshop import DIR --name NAME"
+        )
+    stored = _read_json(path)
+    try:
+        if stored["format"] != _FORMAT:
+            raise ConfigError(
+                f"{path} was made by another version: import the catalogue again with --replace"
+            )
+        products = tuple(map(_restored, stored["products"]))
+        return Catalogue(name, products, str(stored["digest"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged: import the catalogue again with --replace") from error
+
+
+def imported_names() -> list[str]:
+    """The names of the imported catalogues."""
+    return sorted(path.name.removesuffix(".json.gz") for path in _folder().glob("*.json.gz"))
+
+
+def catalogue_path(name: str) -> Path:
+    """Where an imported catalogue is kept.
+
+    Raises:
+        ConfigError: If `name` is not fit for a file.
+    """
+    if not _NAME.fullmatch(name) or name == SHIPPED:
+        raise ConfigError(
+            f"{name!r} cannot name an imported catalogue: take lower-case letters, digits, '.', '_' and '-'"
+            + (f"; {SHIPPED!r} is the one that comes with actfocus" if name == SHIPPED else "")
+        )
+    return _folder() / f"{name}.json.gz"
+
+
+def import_catalogue(
+    folder: Path, name: str, *, skip_broken: bool = False, replace: bool = False
+) -> Imported:
+    """Check WebShop's files in `folder` and keep them as catalogue `name`.
+
+    Args:
+        folder: Holds `items_shuffle*.json`, `items_ins_v2*.json` and, if there is one,
+            `items_human_ins*.json`; each may end in `.gz`.
+        name: What `--env.catalogue` will call it.
+        skip_broken: Leave broken records out instead of refusing the whole.
+        replace: Put it in the place of an earlier import of that name.
+
+    Raises:
+        ConfigError: Naming file, record and field of what is missing or malformed, or the name that is
+            taken; what was imported before is then as it was.
+    """
+    target = catalogue_path(name)
+    if target.exists() and not replace:
+        raise ConfigError(f"there is a catalogue {name!r} already: choose another --name, or give --replace")
+    paths = _find_files(folder)
+    items, goals = _read_json(paths["items"]), _read_json(paths["goals"])
+    human = _read_json(paths["human"]) if "human" in paths else {}
+    for key, value, kind, word in [
+        ("items", items, list, "a list of products"),
+        ("goals", goals, dict, "an object of goals by asin"),
+        ("human", human, dict, "an object of instructions by asin"),
+    ]:
+        if not isinstance(value, kind):
+            raise ConfigError(f"{paths[key]} should hold {word}, it holds {type(value).__name__}")
+    report = Imported(name, str(target))
+    products = tuple(_read_products(items, goals, human, paths["items"].name, report))
+    if report.broken and not skip_broken:
+        more = f" (and {len(report.broken) - _SHOWN} more)" if len(report.broken) > _SHOWN else ""
+        raise ConfigError(
+            f"{'; '.join(report.broken[:_SHOWN])}{more}; mend the file, or leave such records out with"
+            " --skip-broken"
+        )
+    report.products = len(products)
+    report.goals, report.human_goals = len(Goals(products, "synthetic")), len(Goals(products, "human"))
+    if not report.goals and not report.human_goals:
+        raise ConfigError(f"no product of {paths['items']} has an instruction in {paths['goals']}")
+    _keep(target, products)
+    load_catalogue.cache_clear()
+    return report
+
+
+def _read_products(
+    items: list[Any], goals: dict[str, Any], human: dict[str, Any], file: str, report: Imported
+) -> Iterator[Product]:
+    seen: set[str] = set()
+    for number, record in enumerate(items):
+        reason = skipped(record, seen)
+        if reason is not None:
+            report.skipped[reason] = report.skipped.get(reason, 0) + 1
+            continue
+        asin = record.get("asin") if isinstance(record, dict) else None
+        try:
+            key = asin if isinstance(asin, str) else ""
+            product = read_product(record, goals.get(key), human.get(key))
+        except BrokenRecord as error:
+            report.broken.append(f"{file}: record {number} (asin {clean(str(asin))[:20] or 'none'}): {error}")
+            continue
+        seen.add(product.id)
+        yield product
+
+
+def _find_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}")
+    found = {}
+    for key, pattern in _FILES.items():
+        matches = sorted({*folder.glob(pattern), *folder.glob(f"{pattern}.gz")})
+        if len(matches) > 1:
+            names = ", ".join(path.name for path in matches)
+            raise ConfigError(f"{folder} holds several files {pattern} ({names}): leave one of them there")
+        if matches:
+            found[key] = matches[0]
+        elif key != "human":
+            raise ConfigError(f"{folder} holds no file {pattern} or {pattern}.gz")
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except OSError as error:  # gzip.BadGzipFile is one
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    except (EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} is truncated or damaged ({error}): fetch it again") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+
+
+def _keep(target: Path, products: tuple[Product, ...]) -> None:
+    """Write aside, then rename: a disk that is full leaves what was there."""
+    stored = {"format": _FORMAT, "digest": _digest(products), "products": [asdict(p) for p in products]}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        # No time in the header: equal catalogues are equal files.
+        (aside / target.name).write_bytes(gzip.compress(_json(stored), compresslevel=6, mtime=0))
+        os.replace(aside / target.name, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _restored(stored: dict[str, Any]) -> Product:
+    """Inverse of `asdict`, with tuples for JSON's lists."""
+    instruction = stored.pop("instruction")
+    human = stored.pop("human")
+    options = {name: tuple(values) for name, values in stored.pop("options").items()}
+    lists = {key: tuple(value) for key, value in stored.items() if isinstance(value, list)}
+    return Product(
+        **(stored | lists),
+        options=options,
+        instruction=None if instruction is None else _restored_instruction(instruction),
+        human=tuple(map(_restored_instruction, human)),
+    )
+
+
+def _restored_instruction(stored: dict[str, Any]) -> Instruction:
+    options = stored["options"]
+    return Instruction(
+        stored["text"], tuple(stored["attributes"]), options if isinstance(options, dict) else tuple(options)
+    )
+
+
+def _digest(products: tuple[Product, ...]) -> str:
+    digest = hashlib.sha256()
+    for product in products:
+        digest.update(_json(asdict(product)))
+    return digest.hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _folder() -> Path:
+    return cache_folder() / "webshop"

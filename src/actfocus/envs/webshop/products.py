@@ -1,0 +1,244 @@
+"""Products: one record of WebShop's files, checked and cleaned.
+
+Field layout: Yao et al. 2022 (WebShop), `items_shuffle*.json`, `items_ins_v2*.json`, `items_human_ins.json`.
+"""
+
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actfocus.envs.webshop.text import clean, cut
+
+Options = Mapping[str, str] | tuple[str, ...]
+"""Wanted option values: by option name, or (in people's instructions) some values without names."""
+
+DEFAULT_PRICE = 100.0
+"""Price of a product whose record gives none, as in WebShop."""
+
+MAX_PRICE = 1_000_000.0
+MAX_VALUES = 1_000
+MAX_COMBINATIONS = 1_000_000
+MAX_VALUE_LENGTH = 100
+MAX_ID_LENGTH = 10
+
+_PRICE = re.compile(r"-?\s*\$\s*(-?[\d,]*\.?\d+)")
+
+
+class BrokenRecord(ValueError):
+    """A record that cannot be used; the message names its field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What somebody asks for: the text, and what a product must have to be the right one."""
+
+    text: str
+    attributes: tuple[str, ...]
+    options: Options = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product; all texts are `clean`."""
+
+    id: str
+    title: str
+    description: str
+    bullets: tuple[str, ...]
+    price: float
+    """In dollars; of a range, the draw that its id decides."""
+    price_range: tuple[float, float]
+    levels: tuple[str, ...]
+    """The product category, from the widest level to the narrowest."""
+    query: str
+    """The search that found the product when the data were collected, in lower case: its kind."""
+    options: Mapping[str, tuple[str, ...]]
+    """Option name → values, in lower case and in the catalogue's order."""
+    attributes: tuple[str, ...]
+    rating: float | None
+    instruction: Instruction | None
+    """Without options: each combination of option values makes a goal of its own."""
+    human: tuple[Instruction, ...] = ()
+    """What people asked for, options included."""
+
+
+def skipped(record: Any, seen: set[str]) -> str | None:
+    """Why WebShop's own loader passes over this record; None if it does not."""
+    asin = record.get("asin") if isinstance(record, dict) else None
+    if not isinstance(asin, str):
+        return None  # not skipped but broken
+    if asin == "nan" or len(asin) > MAX_ID_LENGTH:
+        return "its id is not an ASIN"
+    return "its id occurred before" if _id(asin) in seen else None
+
+
+def read_product(record: Any, goal: Any, human: Any) -> Product:
+    """The product of a record of `items_shuffle*.json`.
+
+    Args:
+        record: The record.
+        goal: Its entry in `items_ins_v2*.json`, None if it has none.
+        human: Its entry in `items_human_ins.json`, None if it has none.
+
+    Raises:
+        BrokenRecord: Naming the field and what is wrong with it.
+    """
+    if not isinstance(record, dict):
+        raise BrokenRecord(f"is no object but {type(record).__name__}")
+    price_range = _price_range(record.get("pricing"))
+    product_id = _id(_text(record, "asin", required=True))
+    if not product_id:
+        raise BrokenRecord("asin: is empty")
+    attributes, instruction = _goal(goal)
+    return Product(
+        id=product_id,
+        title=_text(record, "name", required=True),
+        description=_text(record, "full_description"),
+        bullets=_bullets(record.get("small_description")),
+        price=_price(product_id, *price_range),
+        price_range=price_range,
+        levels=tuple(filter(None, map(str.strip, _text(record, "product_category").split("›")))),
+        query=_text(record, "query", required=True).lower(),
+        options=_options(record.get("customization_options")),
+        attributes=attributes,
+        rating=_rating(record.get("average_rating")),
+        instruction=instruction,
+        human=_human(human),
+    )
+
+
+def _id(asin: str) -> str:
+    return clean(asin).lower()
+
+
+def _text(record: Mapping[str, Any], field: str, *, required: bool = False) -> str:
+    value = record.get(field)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str):
+        raise BrokenRecord(f"{field}: should be a text, got {_shown(value)}")
+    return clean(value)
+
+
+def _bullets(value: Any) -> tuple[str, ...]:
+    """A list of texts; WebShop also has records with one text, or none."""
+    values = [value] if isinstance(value, str) else value or []
+    return tuple(filter(None, map(clean, _texts(values, "small_description"))))
+
+
+def _texts(values: Any, field: str) -> Sequence[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise BrokenRecord(f"{field}: should be a list of texts, got {_shown(values)}")
+    return values
+
+
+def _price_range(pricing: Any) -> tuple[float, float]:
+    """Lowest and highest price of "$12.99" or "$10.0 - $19.5"; no price means WebShop's 100 dollars."""
+    if pricing is None or pricing == "":
+        return DEFAULT_PRICE, DEFAULT_PRICE
+    if not isinstance(pricing, str):
+        raise BrokenRecord(f"pricing: should be a text such as '$12.99', got {_shown(pricing)}")
+    prices: list[float] = []
+    # With single blanks: on a long run of them the pattern would take quadratic time.
+    for match in _PRICE.finditer(" ".join(pricing.split())):
+        # A dash before the sign is the range's, unless nothing stands before it.
+        negative = (match[0].startswith("-") and not prices) or match[1].startswith("-")
+        price = float(match[1].lstrip("-").replace(",", ""))
+        if negative or not 0 <= price <= MAX_PRICE:
+            raise BrokenRecord(f"pricing: a price must lie in 0 to {MAX_PRICE:,.0f}, got {_shown(pricing)}")
+        prices.append(price)
+    if not prices:
+        raise BrokenRecord(f"pricing: should be a text such as '$12.99', got {_shown(pricing)}")
+    return min(prices[:2]), max(prices[:2])
+
+
+def _price(product_id: str, low: float, high: float) -> float:
+    """WebShop draws one price out of a range; ours is the same in every process."""
+    drawn = round(random.Random(f"price {product_id}").uniform(low, high), 2)
+    return min(max(drawn, low), high)  # a range can be narrower than a cent
+
+
+def _options(value: Any) -> dict[str, tuple[str, ...]]:
+    """Names and values as WebShop writes them: in lower case, and a slash as a bar."""
+    if not value:
+        return {}
+    if not isinstance(value, dict):
+        raise BrokenRecord(f"customization_options: should be an object, got {_shown(value)}")
+    options: dict[str, tuple[str, ...]] = {}
+    for name, contents in value.items():
+        field = f"customization_options.{cut(clean(name), 60)}"
+        name = cut(clean(name).lower(), MAX_VALUE_LENGTH)
+        if contents is None:
+            continue
+        if not isinstance(contents, list) or not all(
+            isinstance(each, dict) and isinstance(each.get("value"), str) for each in contents
+        ):
+            raise BrokenRecord(f"{field}: should be a list of objects with a value, got {_shown(contents)}")
+        if len(contents) > MAX_VALUES:
+            raise BrokenRecord(f"{field}: {len(contents):,} values, at most {MAX_VALUES:,}")
+        values = [
+            cut(clean(each["value"].replace("/", " | ")).lower(), MAX_VALUE_LENGTH) for each in contents
+        ]
+        if any(values) and name:
+            options[name] = tuple(filter(None, values))
+    combinations = math.prod(map(len, options.values()))
+    if combinations > MAX_COMBINATIONS:
+        raise BrokenRecord(
+            f"customization_options: {combinations:,} combinations, at most {MAX_COMBINATIONS:,}"
+        )
+    return options
+
+
+def _rating(value: Any) -> float | None:
+    """Stars, 0 to 5; anything else that stands there is no rating."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 5:
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _goal(goal: Any) -> tuple[tuple[str, ...], Instruction | None]:
+    """Attributes and instruction of an entry of `items_ins_v2*.json`."""
+    if goal is None:
+        return (), None
+    if not isinstance(goal, dict):
+        raise BrokenRecord(f"its goal is no object but {_shown(goal)}")
+    attributes = _phrases(goal.get("attributes") or [], "attributes")
+    if goal.get("instruction") is None:
+        return attributes, None
+    wanted = _phrases(goal.get("instruction_attributes"), "instruction_attributes")
+    if not wanted:
+        raise BrokenRecord("instruction_attributes: is empty, so the instruction asks for nothing")
+    return attributes, Instruction(_text(goal, "instruction", required=True), wanted)
+
+
+def _human(entries: Any) -> tuple[Instruction, ...]:
+    """What people asked for; WebShop leaves out an instruction that names no attribute."""
+    if entries is None:
+        return ()
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BrokenRecord(f"its instructions should be a list of objects, got {_shown(entries)}")
+    found = []
+    for entry in entries:
+        wanted = _phrases(entry.get("instruction_attributes"), "instruction_attributes")
+        options = entry.get("instruction_options") or []
+        named: Options
+        if isinstance(options, dict):
+            values = map(clean, _texts(list(options.values()), "instruction_options"))
+            pairs = zip(options, values, strict=True)
+            named = {clean(name).lower(): value.lower() for name, value in pairs if value}
+        else:
+            named = _phrases(options, "instruction_options")
+        if wanted:
+            found.append(Instruction(_text(entry, "instruction", required=True), wanted, named))
+    return tuple(found)
+
+
+def _phrases(values: Any, field: str) -> tuple[str, ...]:
+    return tuple(filter(None, (clean(value).lower() for value in _texts(values, field))))
+
+
+def _shown(value: Any) -> str:
+    return cut(ascii(value), 60)
