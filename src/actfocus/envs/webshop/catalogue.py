@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ _FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _FILES = {"items": "items_shuffle*.json", "goals": "items_ins_v2*.json", "human": "items_human_ins*.json"}
 _SHOWN = 5
+_AGAIN = "import the catalogue again with --replace"
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,24 @@ def load_catalogue(name: str) -> Catalogue:
             f"no catalogue {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)};"
             " another is made with: actfocus webshop import DIR --name NAME"
         )
-    stored = _read_json(path)
+    stored = _read_json(path, remedy=_AGAIN)
     try:
         if stored["format"] != _FORMAT:
-            raise ConfigError(
-                f"{path} was made by another version: import the catalogue again with --replace"
-            )
+            raise ConfigError(f"{path} was made by another version: {_AGAIN}")
         products = tuple(map(_restored, stored["products"]))
         return Catalogue(name, products, str(stored["digest"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged: import the catalogue again with --replace") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged: {_AGAIN}") from error
 
 
 def imported_names() -> list[str]:
     """The names of the imported catalogues."""
-    return sorted(path.name.removesuffix(".json.gz") for path in _folder().glob("*.json.gz"))
+    names = (path.name.removesuffix(".json.gz") for path in _folder().glob("*.json.gz"))
+    return sorted(name for name in names if _is_name(name))
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name != SHIPPED
 
 
 def catalogue_path(name: str) -> Path:
@@ -99,7 +102,7 @@ def catalogue_path(name: str) -> Path:
     Raises:
         ConfigError: If `name` is not fit for a file.
     """
-    if not _NAME.fullmatch(name) or name == SHIPPED:
+    if not _is_name(name):
         raise ConfigError(
             f"{name!r} cannot name an imported catalogue: take lower-case letters, digits, '.', '_' and '-'"
             + (f"; {SHIPPED!r} is the one that comes with actfocus" if name == SHIPPED else "")
@@ -163,11 +166,11 @@ def _read_products(
             report.skipped[reason] = report.skipped.get(reason, 0) + 1
             continue
         asin = record.get("asin") if isinstance(record, dict) else None
+        key = asin if isinstance(asin, str) else ""
         try:
-            key = asin if isinstance(asin, str) else ""
             product = read_product(record, goals.get(key), human.get(key))
         except BrokenRecord as error:
-            report.broken.append(f"{file}: record {number} (asin {clean(str(asin))[:20] or 'none'}): {error}")
+            report.broken.append(f"{file}: record {number} (asin {clean(key)[:20] or 'none'}): {error}")
             continue
         seen.add(product.id)
         yield product
@@ -189,29 +192,30 @@ def _find_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, remedy: str = "fetch it again") -> Any:
     try:
         data = path.read_bytes()
         return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except OSError as error:  # gzip.BadGzipFile is one
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ConfigError(f"{path} is truncated or damaged ({error}): {remedy}") from None
+    except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
-    except (EOFError, zlib.error) as error:
-        raise ConfigError(f"{path} is truncated or damaged ({error}): fetch it again") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+        raise ConfigError(f"{path} is not valid JSON ({error}): {remedy}") from None
 
 
 def _keep(target: Path, products: tuple[Product, ...]) -> None:
     """Write aside, then rename: a disk that is full leaves what was there."""
     stored = {"format": _FORMAT, "digest": _digest(products), "products": [asdict(p) for p in products]}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=target.parent))
+    # No time in the header: equal catalogues are equal files.
+    data = gzip.compress(_json(stored), compresslevel=6, mtime=0)
     try:
-        # No time in the header: equal catalogues are equal files.
-        (aside / target.name).write_bytes(gzip.compress(_json(stored), compresslevel=6, mtime=0))
-        os.replace(aside / target.name, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as aside:
+            Path(aside, target.name).write_bytes(data)
+            os.replace(Path(aside, target.name), target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror or error}") from None
 
 
 def _restored(stored: dict[str, Any]) -> Product:

@@ -12,7 +12,18 @@ from actfocus.envs.webshop.goals import Goal
 from actfocus.envs.webshop.products import Product
 from actfocus.envs.webshop.score import options_hit
 from actfocus.envs.webshop.search import SearchEngine
-from actfocus.envs.webshop.visit import BACK, BUY, DETAILS, NEXT, PAGE_SIZE, PREVIOUS, Page, Visit
+from actfocus.envs.webshop.text import cut
+from actfocus.envs.webshop.visit import (
+    BACK,
+    BUY,
+    DETAILS,
+    NEXT,
+    PAGE_SIZE,
+    PREVIOUS,
+    QUERY_LENGTH,
+    Page,
+    Visit,
+)
 
 
 def plan(visit: Visit, goal: Goal, products: Sequence[Product], engine: SearchEngine) -> list[str]:
@@ -42,7 +53,8 @@ def best_query(goal: Goal, wanted: Product, engine: SearchEngine) -> tuple[str, 
     """
     values = [value for values in wanted.options.values() for value in values]
     found: list[tuple[int, str, list[int]]] = []
-    for query in (request_words(goal, wanted), wanted.title, f"{wanted.title} {' '.join(values)}"):
+    for words in (request_words(goal, wanted), wanted.title, f"{wanted.title} {' '.join(values)}"):
+        query = cut(words, QUERY_LENGTH)  # as the visit will
         hits = engine.search(query)
         rank = hits.index(goal.product) if goal.product in hits else len(hits) + 1
         if rank < PAGE_SIZE:
@@ -72,8 +84,21 @@ def _to_product(hits: Sequence[int], product: int, window: int, wanted: Product)
 
 def _purchase(chosen: Mapping[str, str], goal: Goal, wanted: Product) -> list[str]:
     """Choose what is not chosen yet, and buy."""
-    missing = [value for name, value in wanted_values(goal, wanted).items() if chosen.get(name) != value]
-    return [*(f"click[{value}]" for value in missing), f"click[{BUY}]"]
+    wishes, state = wanted_values(goal, wanted), dict(chosen)
+
+    def holders(value: str) -> list[str]:
+        return [name for name, values in wanted.options.items() if value in values]
+
+    # A value of several options goes to the first that lacks it, which may be right already. So such values
+    # come first, the last option's before all: what they disturb lies before them and is set again later.
+    shared = [name for name in wanted.options if name in wishes and len(holders(wishes[name])) > 1][::-1]
+    clicks = []
+    for name in [*shared, *(name for name in wishes if name not in shared)]:
+        value = wishes[name]
+        while state.get(name) != value:
+            state[next(holder for holder in holders(value) if state.get(holder) != value)] = value
+            clicks.append(f"click[{value}]")
+    return [*clicks, f"click[{BUY}]"]
 
 
 def wanted_values(goal: Goal, wanted: Product) -> dict[str, str]:
@@ -134,10 +159,8 @@ def _surroundings(visit: Visit, goal: Goal) -> list[list[str]]:
         return [["I have to search first.", "Nothing is searched yet."]]
     if visit.page is Page.RESULTS:
         count = len(visit.hits)
-        return [
-            [f"The search found {count}.", f"There are {count} results."],
-            ["I have to open a product.", "One of these may be right."],
-        ]
+        found = [[f"The search found {count}.", f"There are {count} results."]]
+        return [*found, *([["I have to open a product.", "One of these may be right."]] if count else [])]
     choices = [[f"I look at {visit.product.id}.", f"This is {visit.product.id}."]]
     for name in visit.product.options:
         value = visit.chosen.get(name)

@@ -3,6 +3,7 @@
 Source of the settings: WebShop's index (Lucene through Pyserini), whose defaults are k1 = 0.9 and b = 0.4.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,8 +30,8 @@ _FORMAT = 1
 class SearchEngine:
     """Ranks the products of a catalogue for a query."""
 
-    def __init__(self, retriever: bm25s.BM25, products: int) -> None:
-        self._retriever, self._products = retriever, products
+    def __init__(self, retriever: bm25s.BM25) -> None:
+        self._retriever = retriever
         self._stemmer = Stemmer.Stemmer("porter")
 
     @classmethod
@@ -43,21 +44,24 @@ class SearchEngine:
         key = f"{_FORMAT}-{bm25s.__version__}-{catalogue.digest}"
         folder = cache_folder() / "webshop" / f"index-{catalogue.digest[:16]}"
         try:
-            if json.loads((folder / "key.json").read_text()) == key:
-                return cls(bm25s.BM25.load(folder, show_progress=False), len(catalogue.products))
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # there is none, or it is broken
+            # Sums, because zeros from a power cut are a valid array, and would find nothing.
+            if json.loads((folder / "key.json").read_bytes()) == {"key": key, "sha256": _sums(folder)}:
+                return cls(bm25s.BM25.load(folder, show_progress=False))
+        except (OSError, ValueError):
+            pass  # there is none, or its key is broken
         engine = cls.build(catalogue.products)
-        if catalogue.products:
+        if engine._retriever.vocab_dict:
             engine._keep(folder, key)
         return engine
 
     @classmethod
     def build(cls, products: Sequence[Product]) -> "SearchEngine":
         """Index title, description, first bullet and options of every product."""
-        engine = cls(bm25s.BM25(k1=_K1, b=_B, method="lucene"), len(products))
-        if products:
-            engine._retriever.index(engine._split(list(map(_contents, products))), show_progress=False)
+        engine = cls(bm25s.BM25(k1=_K1, b=_B, method="lucene"))
+        engine._retriever.vocab_dict = {}
+        texts = engine._split(list(map(_contents, products)))
+        if any(texts):  # bm25s cannot index nothing
+            engine._retriever.index(texts, show_progress=False)
         return engine
 
     def search(self, query: str) -> list[int]:
@@ -65,7 +69,8 @@ class SearchEngine:
 
         Of equal scores the earlier product comes first, as in Lucene.
         """
-        words = [word for word in self._split([query])[0] if word in self._retriever.vocab_dict]
+        # bm25s keeps an empty word for texts without words; nothing is indexed under it.
+        words = [word for word in self._split([query])[0] if word and word in self._retriever.vocab_dict]
         if not words:
             return []
         scores = self._retriever.get_scores(words)
@@ -93,7 +98,8 @@ class SearchEngine:
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside = tempfile.mkdtemp(dir=folder.parent)
             self._retriever.save(aside, show_progress=False)
-            Path(aside, "key.json").write_text(json.dumps(key))
+            stored = {"key": key, "sha256": _sums(Path(aside))}
+            Path(aside, "key.json").write_text(json.dumps(stored))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(aside, folder)
         except OSError:
@@ -105,3 +111,12 @@ class SearchEngine:
 def _contents(product: Product) -> str:
     options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in product.options.items())
     return " ".join([product.title, product.description, *product.bullets[:1], options])
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of an index."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.name != "key.json"
+    }

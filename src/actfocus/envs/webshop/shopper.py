@@ -8,10 +8,10 @@ from rapidfuzz import fuzz
 from actfocus.envs.webshop.score import content_words
 from actfocus.envs.webshop.visit import BACK, BUY, NEXT, PREVIOUS
 
-_LIMIT = re.compile(r",? and price lower than ([\d.]+) dollars$")
-_LISTED = re.compile(r"^\[([^\]]+)\] (.*), \$([\d.]+)(?: to \$[\d.]+)?$", re.MULTILINE)
+_LIMIT = re.compile(r",? and price lower than (\d+(?:\.\d+)?) dollars$")
+_LISTED = re.compile(r"^\[([^\]]+)\] (.*), \$(\d+(?:\.\d+)?)(?: to \$[\d.]+)?$", re.MULTILINE)
 _OPTION_LINE = re.compile(r"^([^\n:]+): ((?:\[[^\]]+\] ?)+)$", re.MULTILINE)
-_TURNS = re.compile(r"^Turn (\d+) of (\d+)\.")
+_TURNS = re.compile(r"^Turn (\d{1,9}) of (\d{1,9})\.")
 
 
 @dataclass
@@ -88,8 +88,7 @@ class Shopper:
         if (lacks or self._poor) and left > len(wish.options) + 3:
             return self._reject()
         matches = {name: _closest(value, offers.get(name, [])) for name, value in wish.options.items()}
-        done = chosen.split(", ")
-        missing = [v for name, v in matches.items() if v and f"{name}: {v}" not in done]
+        missing = [v for name, v in matches.items() if v and f", {name}: {v}," not in f", {chosen},"]
         if not self._checked and left > len(missing) + 3:
             return "click[features]"
         return f"click[{missing[0]}]" if missing else f"click[{BUY}]"
