@@ -54,6 +54,7 @@ def test_another_wording_has_another_digest(name, monkeypatch):
         "frozen-lake": ["I am at", "The goal lies at", "One step up"],
         "sokoban": ["There is room", "No wall stops", "Cell ("],
         "sudoku": ["lacks", "In cell", "has all digits"],
+        "webshop": ["does not say", "is listed first", "Nothing is left to choose"],
     }
     for words in rare[name]:
         assert any(words in sentence for sentence in seen)

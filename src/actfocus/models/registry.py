@@ -45,7 +45,8 @@ def models() -> list[dict[str, Any]]:
         {
             "name": TINY,
             "parameters": 641_152,
-            "source": "ships with actfocus, warm-started for each environment (`make tiny` builds it again)",
+            "source": "ships with actfocus, warm-started for each environment (`make tiny` builds it again);"
+            " 807,424 parameters for webshop, which has more words",
             "cached": True,
             "path": str(tiny_path("*").parent),
         },
