@@ -42,7 +42,7 @@ WARMSTART := $(BIN)/actfocus warmstart --batch 16 --context-weight 0.3 --action-
 WEIGHTS := src/actfocus/models/weights
 
 tiny: .venv/installed
-	rm -rf $(WEIGHTS) build/tiny-sudoku-plain build/tiny-webshop-plain
+	rm -rf $(WEIGHTS) build/tiny-sudoku-plain
 	$(WARMSTART) --env frozen-lake --env.success-rate 1 --random-share 0.8 --plain-share 0.5 \
 		--lr 4e-3 --episodes 22400 --out $(WEIGHTS)/tiny-frozen-lake
 	$(WARMSTART) --env sokoban --random-share 0.5 --plain-share 0.5 \
@@ -51,7 +51,3 @@ tiny: .venv/installed
 		--lr 4e-3 --episodes 16000 --out build/tiny-sudoku-plain
 	$(WARMSTART) --env sudoku --random-share 0.4 --model build/tiny-sudoku-plain --seed 1 \
 		--lr 2e-3 --episodes 2400 --out $(WEIGHTS)/tiny-sudoku
-	$(WARMSTART) --env webshop --random-share 0.25 --remarks 9 --plain-share 0.92 --midway \
-		--lr 4e-3 --episodes 10400 --out build/tiny-webshop-plain
-	$(BIN)/actfocus warmstart --batch 16 --action-weight 4 --env webshop --random-share 0.2 --remarks 9 \
-		--model build/tiny-webshop-plain --seed 1 --lr 2e-3 --episodes 800 --out $(WEIGHTS)/tiny-webshop

@@ -12,7 +12,7 @@ import tyro
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Interrupted, Outcome
 from actfocus.cli.parsing import flag_value
-from actfocus.config import ENV_NAMES, Config, EnvConfig, differences, load_config, to_toml
+from actfocus.config import Config, EnvConfig, differences, load_config, to_toml
 from actfocus.errors import ModelError, RunError
 from actfocus.report.progress import is_first_process, make_progress
 from actfocus.report.tables import figures_table, success_table
@@ -125,10 +125,14 @@ def check_game(config: EnvConfig) -> None:
 
 def check_shipped(config: Config) -> None:
     """Refuse to start from `tiny` on a game that no `tiny` was warm-started for."""
-    from actfocus.models.registry import TINY
+    from actfocus.models.registry import TINY, TINY_GAMES
 
-    if config.model.name == TINY and config.env.name not in ENV_NAMES:
-        raise ModelError(f"{TINY} ships for {', '.join(ENV_NAMES)} only: give --model")
+    env = config.env.name
+    if config.model.name == TINY and env not in TINY_GAMES:
+        raise ModelError(
+            f"{TINY} ships for {', '.join(TINY_GAMES)} only: give --model, or make one with:"
+            f" actfocus warmstart --env {env}"
+        )
 
 
 def check_model(name: str) -> None:

