@@ -20,6 +20,7 @@ from actfocus.cli.models import Models
 from actfocus.cli.outcome import Command, print_outcome
 from actfocus.cli.parsing import parse
 from actfocus.cli.train import Train, train_defaults
+from actfocus.cli.view import View
 from actfocus.cli.warmstart import Warmstart
 from actfocus.cli.webshop import Webshop
 from actfocus.config import Config, WarmstartConfig
@@ -33,6 +34,7 @@ COMMANDS: dict[str, type[Any]] = {
     "play": Play,
     "check-env": CheckEnv,
     "models": Models,
+    "view": View,
     "webshop": Webshop,
     "completion": Completion,
 }
