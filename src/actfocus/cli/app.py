@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from actfocus.cli.compare import Compare
 from actfocus.cli.completion import Completion
 from actfocus.cli.evaluate import Eval
 from actfocus.cli.games import CheckEnv, Play
@@ -30,6 +31,7 @@ from actfocus.report.progress import is_first_process
 COMMANDS: dict[str, type[Any]] = {
     "train": Train,
     "eval": Eval,
+    "compare": Compare,
     "warmstart": Warmstart,
     "play": Play,
     "check-env": CheckEnv,

@@ -1,0 +1,1 @@
+"""Comparisons: a grid of runs, and what their differences allow to be said."""

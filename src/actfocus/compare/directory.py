@@ -1,0 +1,166 @@
+"""The folder of a comparison, and what it remembers.
+
+grid.json      the cells, the arms, the commands; written whole
+configs/       one configuration a cell
+logs/          what each cell's process wrote
+runs/          the run directories
+report.md, report.json, *.png, *.svg
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from actfocus.compare.grid import Cell, refuse_other_settings
+from actfocus.compare.records import Record, read_run
+from actfocus.config import Config, differences, to_toml
+from actfocus.errors import ConfigError, RunError
+from actfocus.training.run_directory import write_whole
+
+SCHEMA = 1
+"""Version of `grid.json` and `report.json`."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What `grid.json` holds."""
+
+    cells: list[Cell]
+    commands: list[str]
+    """Those that made or extended it."""
+    lr_swept: bool
+    jobs: int | None
+    """Runs at once, the last time that anything was run."""
+
+
+class CompareDirectory:
+    """One comparison's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.grid = path / "grid.json"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a comparison was begun here."""
+        return self.grid.is_file()
+
+    def run_path(self, cell: Cell) -> Path:
+        """The run directory of a cell."""
+        return self.path / "runs" / cell.name
+
+    def config_path(self, cell: Cell) -> Path:
+        """The configuration that a cell's process reads."""
+        return self.path / "configs" / f"{cell.name}.toml"
+
+    def log_path(self, cell: Cell) -> Path:
+        """What a cell's process wrote."""
+        return self.path / "logs" / f"{cell.name}.log"
+
+    def load(self) -> Grid:
+        """The grid that is here; raises `RunError`."""
+        try:
+            data = json.loads(self.grid.read_text(encoding="utf-8"))
+            # Not from parsed JSON: strict validation would refuse its lists where there are tuples.
+            cells = [
+                Cell(
+                    str(cell["name"]),
+                    str(cell["arm"]),
+                    Config.model_validate_json(json.dumps(cell["config"])),
+                )
+                for cell in data["cells"]
+            ]
+            return Grid(cells, list(map(str, data["commands"])), bool(data["lr_swept"]), data.get("jobs"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not a comparison: it has no grid.json") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.grid} is damaged: {error}") from None
+
+    def merge(self, new: Sequence[Cell], *, swept: bool) -> tuple[list[Cell], list[Cell]]:
+        """All cells with the new ones added, and the new ones under the names they have here.
+
+        Raises:
+            ConfigError: If the new cells do not compare with those that are here.
+        """
+        old = self.load().cells if self.exists else []
+        if not self.exists and self.path.exists() and any(self.path.iterdir()):
+            raise RunError(f"{self.path} exists already and is no comparison; choose another --out")
+        refuse_other_settings(old, new, self.path, swept=swept)
+        cells, named = list(old), []
+        for cell in new:
+            twin = next((c for c in cells if c.config == cell.config), None)
+            if twin is None and cell.name in {c.name for c in cells}:
+                raise ConfigError(
+                    f"two runs of the grid have the name {cell.name}: name their arms otherwise"
+                )
+            if twin is None:
+                cells.append(cell)
+            named.append(twin or cell)
+        return cells, named
+
+    def save(self, grid: Grid) -> None:
+        """Write the grid and the cells' configurations; what is there already is not touched."""
+        for folder in ("configs", "logs", "runs"):
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        data = {
+            "schema": SCHEMA,
+            "lr_swept": grid.lr_swept,
+            "jobs": grid.jobs,
+            "commands": grid.commands,
+            "cells": [
+                {"name": cell.name, "arm": cell.arm, "config": cell.config.model_dump(mode="json")}
+                for cell in grid.cells
+            ],
+        }
+        for cell in grid.cells:
+            if not self.config_path(cell).is_file():
+                write_whole(self.config_path(cell), to_toml(cell.config).encode())
+        write_whole(self.grid, (json.dumps(data, indent=1) + "\n").encode())
+
+    def record(self, cell: Cell) -> Record | None:
+        """What a cell's run has done so far; None if it has not begun.
+
+        Raises:
+            RunError: If the run directory is damaged or has other settings than the cell.
+        """
+        path = self.run_path(cell)
+        if not path.exists():
+            return None
+        record = read_run(path, cell.arm)
+        changed = differences(cell.config, record.config)
+        if changed:
+            raise RunError(
+                f"{path} has other settings than the grid: {', '.join(changed)}; move it away, or choose"
+                " another --out"
+            )
+        return record
+
+    def is_done(self, cell: Cell, record: Record | None) -> bool:
+        """Whether nothing is left to do for a cell: the last evaluation and the last checkpoint are there."""
+        last = self.run_path(cell) / "checkpoints" / f"step_{cell.config.steps}"
+        return record is not None and record.finished and last.is_dir()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Claim the comparison for this process. Raises `RunError` if another one has it."""
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{self.path} is being compared by another process") from None
+            yield
+
+
+def is_busy(run: Path) -> bool:
+    """Whether another process trains this run."""
+    if not (run / ".lock").exists():
+        return False
+    with (run / ".lock").open("r") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
