@@ -3,8 +3,8 @@
     python benchmarks/webshop.py --catalogue shipped thousand --synthetic 100000
 
 `thousand` is an imported catalogue (`actfocus webshop import DIR --name thousand`); `--synthetic N` makes one
-of about N products with the generator of the shipped one. Each catalogue has a process of its own on one core,
-which runs twice: the first run fills the cache. A page step is one reply of the game, pages, search and score
+of about N products with the generator of the shipped one. Each catalogue has a process of its own on one core
+that runs twice: the first run fills the cache. A page step is one reply of the game, pages, search, score
 included; "walk" presses random buttons, "shopper" is the scripted shopper, whose thinking is not counted.
 """
 
