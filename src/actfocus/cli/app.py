@@ -15,6 +15,7 @@ import tyro
 
 from actfocus.cli.compare import Compare
 from actfocus.cli.completion import Completion
+from actfocus.cli.diagnose import Diagnose
 from actfocus.cli.evaluate import Eval
 from actfocus.cli.games import CheckEnv, Play
 from actfocus.cli.models import Models
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type[Any]] = {
     "train": Train,
     "eval": Eval,
     "compare": Compare,
+    "diagnose": Diagnose,
     "warmstart": Warmstart,
     "play": Play,
     "check-env": CheckEnv,

@@ -1,0 +1,246 @@
+"""The whole diagnosis, promises:
+
+1. A model in an environment, a run sampled anew, a run as recorded, and transcripts: each gives figures,
+   picture and verdict; equal input gives equal figures.
+2. What is computed is what its parts compute: correlations from the signals, weights from the focus.
+3. New episodes begin in states of the training seeds' stream that training itself never uses.
+4. A run's reference is the model that it was started from; a run that lost it is refused.
+"""
+
+import gzip
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from actfocus.config import EnvConfig, FocusConfig
+from actfocus.diagnosis.diagnose import diagnose
+from actfocus.diagnosis.request import Request
+from actfocus.diagnosis.signals import SIGNALS
+from actfocus.diagnosis.subjects import recorded_episodes, sample_groups, subject_of
+from actfocus.errors import ConfigError, RunError
+from actfocus.focus import bottleneck
+from actfocus.models.loading import load
+from actfocus.report.progress import SilentProgress
+from actfocus.rollout.batch import collate
+from actfocus.rollout.sampler import Limits, sample_episodes
+from actfocus.rollout.seeds import training_starts
+from actfocus.training.run import train
+from actfocus.training.run_directory import RunDirectory
+
+CPU = torch.device("cpu")
+SILENT = SilentProgress()
+EXAMPLE = Path(__file__).parents[2] / "examples" / "transcripts.jsonl"
+
+
+@pytest.fixture
+def request_of(model_folder):
+    def make(**changes):
+        small = {
+            "model": str(model_folder),
+            "env": EnvConfig(name="frozen-lake", turns=2, actions_per_turn=1),
+            "groups": 4,
+            "group": 3,
+            "context": 520,
+            "response": 20,
+            "micro_batch": 5,
+        }
+        return Request(**{**small, **changes})
+
+    return make
+
+
+def check_result(result, out):
+    saved = json.loads((out / "diagnosis.json").read_text(), parse_constant=pytest.fail)
+    assert saved == result
+    assert {path.name for path in out.iterdir()} == {"diagnosis.json", "bottleneck.png", "bottleneck.svg"}
+    assert set(result["correlations"]) == set(SIGNALS)
+    for by_scope in result["correlations"].values():
+        assert set(by_scope) == {"all", "reasoning", "action"}
+    assert result["tested"] == {"signal": "energy", "scope": "action"}
+    assert result["bootstrap"] == {"resamples": 5000, "seed": 0, "level": 0.95, "over": "groups"}
+    sampled = sum(result["tokens"].values())
+    assert result["action_share"] == pytest.approx(result["tokens"]["action"] / sampled)
+
+
+def test_a_model_in_an_environment(request_of, tmp_path):
+    result = diagnose(request_of(), tmp_path / "out" / "deep", progress=SILENT)
+    check_result(result, tmp_path / "out" / "deep")
+    assert (result["groups"], result["episodes"]) == (4, 12)
+    assert result["correlations"]["shift"]["all"]["rho"] is None
+    assert any("its own reference" in note for note in result["notes"])
+    assert result["verdict"]["finding"] == "too little data"
+    again = diagnose(request_of(), tmp_path / "again", progress=SILENT)
+    assert again == result
+
+
+def test_the_figures_are_those_of_the_parts(request_of, tmp_path):
+    request = request_of(groups=5, focus=FocusConfig(alpha=0.3, beta=0.0))
+    result = diagnose(request, tmp_path / "out", progress=SILENT)
+    subject = subject_of(request, CPU, SILENT)
+    batch = collate(subject.records)
+    policy, _ = load_policy(request)
+    energies_BT = torch.zeros(batch.ids_BT.shape)
+    with torch.no_grad():
+        logits_BTV = policy.causal_lm(input_ids=batch.ids_BT).logits
+    energies_BT[:, 1:] = -logits_BTV[:, :-1].logsumexp(-1)
+    expected = bottleneck(energies_BT, batch.roles_BT, batch.returns_B, batch.groups_B)
+    for scope, found in result["correlations"]["energy"].items():
+        assert found["groups"] == expected.groups[scope]
+        if not math.isnan(expected.rho[scope]):
+            assert found["rho"] == pytest.approx(expected.rho[scope])
+    gradient = result["gradient"]
+    if gradient is not None:
+        assert gradient["focus"]["alpha"] == 0.3
+        before, after = gradient["before"]["reasoning"], gradient["after"]["reasoning"]
+        assert after["per_token"] == pytest.approx(0.3 * before["per_token"])
+
+
+def load_policy(request):
+    from actfocus.config import ModelConfig
+
+    return load(ModelConfig(name=request.model))
+
+
+def test_episodes_are_those_of_a_step_that_training_never_samples(request_of, model_folder):
+    request = request_of(seed=5)
+    subject = subject_of(request, CPU, SILENT)
+    assert [record.start for record in subject.records] == training_starts(5, 0, 4, 3)
+    limits = Limits(520, 20)
+    together = sample_episodes(
+        subject.agent.policy,
+        subject.agent.chat,
+        lambda: _make(request.env),
+        training_starts(5, 0, 4, 3),
+        limits=limits,
+    )
+    assert [record.ids for record in together] == [record.ids for record in subject.records]
+
+
+def _make(env):
+    from actfocus.envs import configured_env
+
+    return configured_env(env)
+
+
+def test_whole_groups_are_sampled_in_portions(request_of, monkeypatch):
+    monkeypatch.setattr("actfocus.diagnosis.subjects.EPISODES_AT_ONCE", 7)
+    subject = subject_of(request_of(), CPU, SILENT)
+    again = sample_groups(
+        subject.agent,
+        request_of().env,
+        seed=0,
+        groups=4,
+        group=3,
+        limits=Limits(520, 20),
+        progress=SILENT,
+    )
+    assert [record.ids for record in again] == [record.ids for record in subject.records]
+    monkeypatch.undo()
+    whole = subject_of(request_of(), CPU, SILENT)
+    assert [record.ids for record in whole.records] == [record.ids for record in subject.records]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_run(finished, tmp_path, recorded):
+    run = finished("grpo")
+    request = Request(run=run, recorded=recorded, groups=3, group=2)
+    result = diagnose(request, tmp_path / "out", progress=SILENT)
+    check_result(result, tmp_path / "out")
+    about = result["about"]
+    assert (about["kind"], about["step"]) == ("recorded" if recorded else "run", 3)
+    if recorded:
+        assert about["steps"] == [2, 3] and result["groups"] == 4 and result["episodes"] == 16
+        assert any("pooled" in note for note in result["notes"])
+        alone = subject_of(Request(run=run, recorded=True, step=3), CPU, SILENT)
+        assert len(alone.records) == 8 and not any("pooled" in note for note in alone.notes)
+        records, _ = recorded_episodes(RunDirectory.open(run), 3)
+        with gzip.open(run / "episodes" / "step_3.jsonl.gz", "rt") as file:
+            lines = [json.loads(line) for line in file]
+        assert [record.ids for record in records] == [line["ids"] for line in lines]
+        assert [record.total_return for record in records] == [line["return"] for line in lines]
+    else:
+        assert result["episodes"] == 6 and about["seed"] == 5
+
+
+def test_the_reference_of_a_run_is_its_initial_model(finished, model_folder):
+    subject = subject_of(Request(run=finished("grpo"), groups=1, group=2), CPU, SILENT)
+    assert not subject.agent.is_reference
+    initial, _ = load_policy(Request(model=str(model_folder)))
+    with subject.agent.frozen() as reference:
+        found = reference.model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in initial.model.state_dict().items())
+    assert any(
+        not torch.equal(found[name], tensor)
+        for name, tensor in subject.agent.policy.model.state_dict().items()
+    )
+
+
+def test_a_run_with_adapters(make_config, tmp_path):
+    config = make_config(model={"lora_rank": 2}, steps=1, optimizer={"lr": 0.1})
+    train(config, tmp_path / "run", progress=SILENT)
+    request = Request(run=tmp_path / "run", groups=3, group=3)
+    subject = subject_of(request, CPU, SILENT)
+    assert subject.agent.policy.has_adapters and not subject.agent.is_reference
+    result = diagnose(request, tmp_path / "out", progress=SILENT)
+    check_result(result, tmp_path / "out")
+    assert not any("its own reference" in note for note in result["notes"])
+
+
+def test_a_run_that_lost_its_initial_model_is_refused(finished, tmp_path):
+    run = tmp_path / "run"
+    _copy(finished("grpo"), run)
+    environment = json.loads((run / "environment.json").read_text())
+    environment["initial_weights"] = "0" * 64
+    (run / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(RunError, match="its reference is lost"):
+        subject_of(Request(run=run), CPU, SILENT)
+
+
+def test_damaged_and_missing_records(finished, tmp_path):
+    run = tmp_path / "run"
+    _copy(finished("grpo"), run)
+    with pytest.raises(RunError, match="no episodes of step 7; it has those of 2, 3"):
+        recorded_episodes(RunDirectory.open(run), 7)
+    (run / "episodes" / "step_2.jsonl.gz").write_bytes(b"nonsense")
+    with pytest.raises(RunError, match=r"step_2.jsonl.gz is damaged"):
+        recorded_episodes(RunDirectory.open(run), None)
+
+
+def _copy(source, target):
+    import shutil
+
+    shutil.copytree(source, target)
+
+
+def test_transcripts(tmp_path, model_folder):
+    request = Request(transcripts=EXAMPLE, model=str(model_folder), gradient_groups=2)
+    result = diagnose(request, tmp_path / "out", progress=SILENT)
+    check_result(result, tmp_path / "out")
+    assert (result["groups"], result["groups_without_variance"], result["episodes"]) == (12, 4, 48)
+    assert result["gradient"]["groups"] == 2
+    assert result["mean_return"] == pytest.approx(34 / 48)
+    assert any("<tool_call> text" in note for note in result["notes"])
+
+
+def test_another_reference(tmp_path, model_folder):
+    request = Request(transcripts=EXAMPLE, model=str(model_folder), reference="tiny", gradient_groups=0)
+    result = diagnose(request, tmp_path / "out", progress=SILENT)
+    assert result["about"]["reference"] == "tiny" and result["gradient"] is None
+    assert result["correlations"]["shift"]["action"]["rho"] is not None
+
+
+def test_groups_of_one_are_left_out(tmp_path, model_folder):
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(lines[:9]), encoding="utf-8")
+    request = Request(transcripts=path, model=str(model_folder))
+    result = diagnose(request, tmp_path / "out", progress=SILENT)
+    assert (result["groups"], result["episodes"]) == (2, 8)
+    assert any("single episode (1)" in note for note in result["notes"])
+    path.write_text("\n".join(lines[::4]), encoding="utf-8")
+    with pytest.raises(ConfigError, match="one episode only"):
+        diagnose(request, tmp_path / "other", progress=SILENT)
+    assert not (tmp_path / "other").exists()
