@@ -18,7 +18,7 @@ from actfocus.compare.grid import Cell, refuse_other_settings
 from actfocus.compare.records import Record, read_run
 from actfocus.config import Config, differences, to_toml
 from actfocus.errors import ConfigError, RunError
-from actfocus.training.run_directory import write_whole
+from actfocus.training.run_directory import claimed, write_whole
 
 SCHEMA = 1
 """Version of `grid.json` and `report.json`."""
@@ -146,11 +146,7 @@ class CompareDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Claim the comparison for this process. Raises `RunError` if another one has it."""
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"{self.path} is being compared by another process") from None
+        with claimed(self.path, "compared"):
             yield
 
 

@@ -51,6 +51,17 @@ def write_whole(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
+@contextmanager
+def claimed(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder's lock, which goes with the process. Raises `RunError` if another process holds it."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{folder} is being {doing} by another process") from None
+        yield
+
+
 class RunDirectory:
     """One run's files. Made by `create` or `open`; `locked` while the run goes on."""
 
@@ -89,11 +100,7 @@ class RunDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Claim the run for this process. Raises `RunError` if another one has it."""
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"{self.path} is being trained by another process") from None
+        with claimed(self.path, "trained"):
             yield
 
     def config(self) -> Config:
