@@ -299,7 +299,7 @@ def test_check_env(actfocus: Call, stand_in: StandIn) -> None:
     stand_in("actfocus.envs.check", check_environment=check)
     assert actfocus("check-env", "sokoban").code == 0
     assert callable(check.options.pop("progress"))
-    assert (check.args, check.options) == (("sokoban",), {"seeds": 1000, "fuzz": 100_000})
+    assert (check.args, check.options) == (("sokoban",), {"settings": {}, "seeds": 1000, "fuzz": 100_000})
     check.result = Checked(5, ("level 3 [has] no solution",))
     found = actfocus("check-env", "sokoban", "--seeds", "5", "--fuzz", "6")
     assert found.code == 1
