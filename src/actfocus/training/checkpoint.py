@@ -6,7 +6,6 @@ step_N/optimizer.safetensors
 step_N/manifest.json       the step, and the SHA-256 of every file
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from actfocus.cache import file_sha256
 from actfocus.errors import RunError
 from actfocus.models.chat import Chat
 from actfocus.models.critic import Critic
@@ -103,7 +103,7 @@ def verify(path: Path) -> int:
         file = path / name
         if not file.is_file():
             raise RunError(f"{file} is missing")
-        if _sha256(file) != expected:
+        if file_sha256(file) != expected:
             raise RunError(f"{file} is damaged: its SHA-256 is not that of the manifest")
     return step
 
@@ -145,7 +145,7 @@ def _write_manifest(folder: Path, step: int) -> None:
             os.fsync(file.fileno())
     manifest: dict[str, Any] = {
         "step": step,
-        "files": {str(path.relative_to(folder)): _sha256(path) for path in files},
+        "files": {str(path.relative_to(folder)): file_sha256(path) for path in files},
     }
     with (folder / MANIFEST).open("w") as file:
         json.dump(manifest, file, indent=2)
@@ -186,8 +186,3 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
         parameter = parameters[int(position)]
         # Adam keeps its step count on the CPU.
         optimizer.state[parameter][name] = tensor if name == "step" else tensor.to(parameter.device)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

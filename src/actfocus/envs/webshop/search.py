@@ -3,7 +3,6 @@
 Source of the settings: WebShop's index (Lucene through Pyserini), whose defaults are k1 = 0.9 and b = 0.4.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import bm25s
 import numpy as np
 import Stemmer
 
-from actfocus.cache import cache_folder
+from actfocus.cache import cache_folder, file_sha256
 from actfocus.envs.webshop.catalogue import Catalogue
 from actfocus.envs.webshop.products import Product
 
@@ -115,8 +114,4 @@ def _contents(product: Product) -> str:
 
 def _sums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of an index."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.name != "key.json"
-    }
+    return {path.name: file_sha256(path) for path in folder.iterdir() if path.name != "key.json"}
