@@ -18,7 +18,7 @@ from actfocus.errors import NonFiniteError
 from actfocus.models.language_model import LanguageModel
 from actfocus.report.progress import SilentProgress
 from tests import oracle
-from tests.diagnosis.conftest import small_model
+from tests.small import small_model
 
 
 def signals_of(agent, batch, *, recorded=False, micro_batch=4):

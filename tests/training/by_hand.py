@@ -158,6 +158,26 @@ def advantages(scene: Scene) -> list[list[float]]:
     return [[(a - mean) / deviation for a in row] for row in raw]
 
 
+def ratios(scene: Scene, roles: Roles) -> dict[str, dict[str, float]]:
+    """Mean ratio and share of clipped tokens, of all tokens (`""`) and of each role (`"_action"`, …)."""
+    settings = scene.config.algorithm
+    now, each_advantage = Figures(scene.policy, scene.critic, scene.batch).detached(), advantages(scene)
+    found: dict[str, list[tuple[float, bool]]] = {"": [], "_reasoning": [], "_action": [], "_other": []}
+    for b, row in enumerate(roles):
+        for k, role in enumerate(row):
+            ratio = math.exp(float(now.logprobs[b][k] - scene.old.logprobs[b][k]))
+            clipped = min(max(ratio, 1 - settings.clip_low), 1 + settings.clip_high)
+            advantage = each_advantage[b][k]
+            figures = ratio, clipped * advantage < ratio * advantage
+            found[""].append(figures)
+            found[["", "_reasoning", "_action", "_other"][role]].append(figures)
+    means = {}
+    for name, tokens in found.items():
+        clip_fraction = sum(is_clipped for _, is_clipped in tokens) / len(tokens)
+        means[name] = {"ratio": sum(r for r, _ in tokens) / len(tokens), "clip_fraction": clip_fraction}
+    return means
+
+
 def loss_of(scene: Scene, rows: list[int], roles: Roles) -> dict[str, Any]:
     """Every term of one mini-batch's loss, and `total`, with gradient."""
     settings = scene.config.algorithm

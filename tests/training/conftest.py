@@ -25,6 +25,9 @@ from actfocus.rollout.trajectory import Start, Trajectory
 from actfocus.training.demonstrations import demonstration, demonstration_texts
 from actfocus.training.run import train
 from actfocus.training.warmstart import imitate
+from tests.small import small, small_episodes
+
+__all__ = ["small", "small_episodes"]
 
 ENV = EnvConfig(name="frozen-lake", turns=2, actions_per_turn=1)
 

@@ -38,7 +38,7 @@ def gradients(config: Config, model: Path, size: int, processes: Processes) -> d
         metrics = scene.updater.update(scene.batch, step=1)
     finally:
         torch.Tensor.float = kept  # type: ignore[method-assign]
-    figures = {name: t for name, t in vars(batch).items() if isinstance(t, torch.Tensor)}
+    figures = {name: t.clone() for name, t in vars(batch).items() if isinstance(t, torch.Tensor)}
     of_metrics = {f"metrics.{name}": torch.tensor(figure).double() for name, figure in metrics.items()}
     return {"gradients": scene.gradients()} | figures | of_metrics
 

@@ -34,3 +34,9 @@ def test_the_memory_of_a_plan_adds_up(make_config: MakeConfig, context: int, mic
     assert sum(found["memory_parts"].values()) == found["memory_bytes"]
     sampling, update = (sum(found[f"memory_while_{what}"].values()) for what in ("sampling", "updating"))
     assert found["memory_parts"]["larger_of_sampling_and_updating"] == max(sampling, update)
+
+
+def test_measuring_gradients_takes_memory_that_can_be_saved(make_config: MakeConfig) -> None:
+    found, without = plan(make_config()), plan(make_config(gradients_every=0))
+    parts = [each["memory_while_updating"]["gradients_per_role"] for each in (found, without)]
+    assert parts == [9 * 4 * found["trained_parameters"], 0]

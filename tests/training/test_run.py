@@ -22,7 +22,7 @@ from actfocus.config import Config, load_config
 from actfocus.envs import EVALUATION_SEEDS
 from actfocus.envs.frozen_lake import FrozenLake
 from actfocus.errors import ConfigError, GameError, NonFiniteError, RunError
-from actfocus.focus import Role, token_weights
+from actfocus.focus import SAMPLED_ROLES, Role, token_weights
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
@@ -59,7 +59,7 @@ def test_the_run_directory_is_complete(algorithm: str, finished: Finished, make_
     found = {path.name for path in run.iterdir() if not path.name.startswith(".")}
     assert found == {
         "config.toml", "environment.json", "metrics.jsonl", "timing.jsonl", "episodes", "checkpoints",
-        "learning_curve.png",
+        "learning_curve.png", "report.html",
     }  # fmt: skip
     assert load_config(run / "config.toml") == make_config(algorithm={"name": algorithm})
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_3"]
@@ -108,14 +108,15 @@ def test_episodes_say_everything_of_every_token(algorithm: str, finished: Finish
     found = records(run / "episodes" / "step_2.jsonl.gz")
     assert len(found) == SMALL["rollout"]["prompts"] * SMALL["rollout"]["group"]
     metrics = lines(run)[2]
-    difference, roles, signal, weights = 0.0, [], [], []
+    difference, roles, signal, weights, ratio = 0.0, [], [], [], []
     for record in found:
         trajectory = Trajectory.from_json(record)
         assert record["return"] == trajectory.total_return == sum(record["rewards"])
-        names = ["ids", "roles", "turns", "logprobs", "old_logprobs", "signal", "advantages", "weights"]
+        names = ["ids", "roles", "turns", "logprobs", "old_logprobs", "entropy", "signal", "advantages"]
+        names += ["weights", "ratio"]
         names += ["values"] if algorithm == "ppo" else []
         assert {len(record[name]) for name in names} == {len(trajectory.ids)}
-        for name in ("weights", "advantages", "old_logprobs", "logprobs", "signal"):
+        for name in ("weights", "advantages", "old_logprobs", "logprobs", "signal", "entropy", "ratio"):
             assert all(record[name][t] == 0 for t, r in enumerate(trajectory.roles) if r == Role.CONTEXT), (
                 name
             )
@@ -124,12 +125,49 @@ def test_episodes_say_everything_of_every_token(algorithm: str, finished: Finish
         roles += record["roles"]
         signal += record["signal"]
         weights += record["weights"]
+        ratio += record["ratio"]
     assert metrics["sampler_trainer_difference"] == pytest.approx(difference, rel=1e-6)
     assert set(roles) == {0, 1, 2, 3}
     expected = token_weights(torch.tensor(roles, dtype=torch.int8), torch.tensor(signal), alpha=0.1, beta=0.5)
     assert weights == pytest.approx(expected.tolist(), abs=1e-6)
     assert metrics["tokens"] == len(roles)
     assert metrics["sampled_tokens"] == sum(role != Role.CONTEXT for role in roles)
+    # The metrics of each role are means over the tokens that are recorded here.
+    for name, role in SAMPLED_ROLES.items():
+        for key, figures in ((f"energy_{name}", signal), (f"ratio_{name}", ratio)):
+            chosen = [figure for figure, r in zip(figures, roles, strict=True) if r == role]
+            assert metrics[key] == pytest.approx(sum(chosen) / len(chosen), rel=1e-5), key
+    shares = [weight / sum(weights) for weight in weights if weight]
+    entropy = -sum(share * math.log(share) for share in shares) / math.log(metrics["sampled_tokens"])
+    assert metrics["weight_entropy"] == pytest.approx(entropy, rel=1e-5)
+    assert 0 < entropy < 1
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_measuring_gradients_changes_no_bit_of_the_training(
+    algorithm: str, finished: Finished, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(algorithm={"name": algorithm})
+    assert config.gradients_every == 10
+    for every, steps in ((0, []), (10, [1]), (2, [1, 2])):
+        run = finished(algorithm)
+        if every != 10:
+            run = tmp_path / str(every)
+            train(config.model_copy(update={"gradients_every": every}), run, progress=QUIET)
+        found = lines(run)
+        shares = {line["step"]: line.pop("gradient_share") for line in found if "gradient_share" in line}
+        assert list(shares) == steps
+        for share in shares.values():
+            for when in ("before", "after"):
+                assert share[when].keys() == SAMPLED_ROLES.keys()
+                assert sum(share[when].values()) == pytest.approx(1)
+            # α = 0.1 turns reasoning down, actions weigh more than 1.
+            assert share["after"]["action"] > share["before"]["action"]
+            assert share["after"]["reasoning"] < share["before"]["reasoning"]
+        expected = [
+            {k: v for k, v in line.items() if k != "gradient_share"} for line in lines(finished(algorithm))
+        ]
+        assert found == expected
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
@@ -298,7 +336,7 @@ POISONS: list[tuple[Poison, float, str]] = [
     (infinite_reward, 1.0, "rewards"),
     (reward, 0.5, "rewards"),
     (infinite_reward, 0.5, "rewards"),  # of a group that is not trained on
-    (reference, 1.0, "signal of action tokens"),
+    (reference, 1.0, "the reference's energy"),
     (gradient, 1.0, "grad_norm"),
     (critic, 1.0, "the critic's values"),
 ]

@@ -109,6 +109,8 @@ def test_every_figure_stands_at_its_own_token(
         "values": (batch.values_BT, expected.values),
         "ref_logprobs": (batch.ref_logprobs_BT, frozen.logprobs),
         "signal": (batch.signal_BT, frozen.energies),
+        "energy": (batch.energy_BT, frozen.energies),
+        "entropy": (batch.entropy_BT, expected.entropies),
     }
     for name, (tensor_BT, rows) in found.items():
         right_BT = spread(batch, rows)
@@ -151,45 +153,44 @@ def test_signals_are_what_they_are_defined_as(
     assert expected[0].abs().max() > 1e-3
 
 
-# (settings, passes of the reference: "no", on "actions" alone, or on "all" sampled tokens)
-NEEDS: list[tuple[dict[str, Any], str]] = [
-    ({"focus": {"alpha": 1.0, "beta": 0.0}}, "no"),
-    ({"focus": {"signal": "nll"}}, "no"),
-    ({}, "actions"),
-    ({"focus": {"signal": "entropy"}}, "actions"),
-    ({"focus": {"signal": "shift"}}, "actions"),
-    ({"algorithm": {"kl_coefficient": 0.1}}, "all"),
-    ({"algorithm": {"kl_coefficient": 0.1}, "focus": {"beta": 0.0}}, "all"),
-    ({"algorithm": {"kl_coefficient": 0.1}, "focus": {"signal": "nll"}}, "all"),
-    ({"algorithm": {"name": "ppo"}}, "actions"),
+# (settings, whether the reference is needed)
+NEEDS: list[tuple[dict[str, Any], bool]] = [
+    ({"focus": {"alpha": 1.0, "beta": 0.0}}, False),
+    ({"focus": {"signal": "nll"}}, False),
+    ({}, True),
+    ({"focus": {"signal": "entropy"}}, True),
+    ({"focus": {"signal": "shift"}}, True),
+    ({"algorithm": {"kl_coefficient": 0.1}}, True),
+    ({"algorithm": {"kl_coefficient": 0.1}, "focus": {"beta": 0.0}}, True),
+    ({"algorithm": {"kl_coefficient": 0.1}, "focus": {"signal": "nll"}}, True),
+    ({"algorithm": {"name": "ppo"}}, True),
 ]
 
 
 @pytest.mark.parametrize(("settings", "needed"), NEEDS)
 def test_each_needed_pass_runs_once(
     settings: dict[str, Any],
-    needed: str,
+    needed: bool,
     make_config: MakeConfig,
     loaded: Model,
     batch: Batch,
     processes: Processes,
 ) -> None:
     config = make_config(**settings)
-    assert config.needs_reference == (needed != "no")
+    assert config.needs_reference == needed
     spies = score(config, loaded[0], batch, processes)
-    sampled, actions = int(batch.sampled_BT.sum()), int((batch.roles_BT == Role.ACTION).sum())
+    sampled = int(batch.sampled_BT.sum())
     assert len(spies.policy.rows) == len(batch)
     assert spies.policy.tokens == sampled
     if spies.critic is not None:
         assert (len(spies.critic.rows), spies.critic.tokens) == (len(batch), sampled)
-    if spies.reference is None:
-        assert needed == "no"
-    else:
-        # KL and signal share the one pass: no row is seen twice.
-        assert len(spies.reference.rows) == len(batch)
-        assert spies.reference.tokens == (sampled if needed == "all" else actions)
+    assert (spies.reference is not None) == needed
+    if spies.reference is not None:
+        # KL, signal and metrics share the one pass: no row is seen twice.
+        assert (len(spies.reference.rows), spies.reference.tokens) == (len(batch), sampled)
     assert (batch.ref_logprobs_BT is not None) == (config.algorithm.kl_coefficient > 0)
     assert (batch.signal_BT is not None) == (config.focus.beta > 0)
+    assert (batch.energy_BT is not None) == needed
 
 
 def test_nothing_that_was_scored_needs_a_gradient(
@@ -205,7 +206,8 @@ def test_a_batch_without_action_tokens_is_legal(
     batch.roles_BT[batch.roles_BT == Role.ACTION] = int(Role.OTHER)
     score(make_config(), loaded[0], batch, processes)
     assert batch.signal_BT is not None
-    assert (batch.signal_BT == 0).all()
+    assert (batch.signal_BT[batch.sampled_BT] != 0).all()
+    assert (batch.signal_BT[~batch.sampled_BT] == 0).all()
 
 
 def test_micro_batches_are_a_partition_of_alike_rows_longest_first(batch: Batch) -> None:

@@ -21,7 +21,7 @@ from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.batch import Batch
 from actfocus.training.update import Updater, learning_rate_factor
-from tests.training.by_hand import Roles, Scene, gradients_of, loss_of, set_scene
+from tests.training.by_hand import Figures, Roles, Scene, gradients_of, loss_of, ratios, set_scene
 from tests.training.conftest import double
 
 MakeConfig = Callable[..., Config]
@@ -85,6 +85,36 @@ def test_loss_and_gradients_are_those_by_hand(algorithm: dict[str, object], make
     for wrong in (shifted, inverted):
         other = gradients_of(scene, loss_of(scene, everyone, wrong(scene.roles()))["total"])
         assert (scene.gradients() - other).abs().max() > 1e-3, wrong.__name__
+
+
+@pytest.mark.parametrize("algorithm", [GRPO, PPO], ids=["grpo", "ppo"])
+def test_ratios_and_clip_fractions_are_those_of_each_role(
+    algorithm: dict[str, object], make_scene: MakeScene
+) -> None:
+    scene = make_scene(algorithm, micro_batch=3)
+    metrics = scene.updater.update(scene.batch, step=1)
+
+    def differs(roles: Roles) -> bool:
+        found = ratios(scene, roles).items()
+        expected = {f"{name}{suffix}": figure for suffix, row in found for name, figure in row.items()}
+        return {name: metrics[name] for name in expected} != pytest.approx(expected, abs=1e-9)
+
+    assert not differs(scene.roles())
+    assert differs(shifted(scene.roles())) and differs(inverted(scene.roles()))
+    # As recorded, token by token.
+    now = Figures(scene.policy, scene.critic, scene.batch).detached()
+    expected_N = (torch.cat(now.logprobs) - torch.cat(scene.old.logprobs)).exp()
+    assert scene.batch.ratio_BT is not None
+    assert (scene.batch.ratio_BT[scene.batch.sampled_BT] - expected_N).abs().max() <= 1e-9
+    assert (scene.batch.ratio_BT[~scene.batch.sampled_BT] == 0).all()
+
+
+def test_a_role_without_weight_has_no_ratio(make_scene: MakeScene) -> None:
+    scene = make_scene(GRPO)
+    assert scene.batch.weights_BT is not None
+    scene.batch.weights_BT[scene.batch.roles_BT == Role.REASONING] = 0
+    metrics = scene.updater.update(scene.batch, step=1)
+    assert "ratio_action" in metrics and "ratio_reasoning" not in metrics
 
 
 @pytest.mark.parametrize("algorithm", [GRPO, PPO], ids=["grpo", "ppo"])

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from actfocus.algorithms.grpo import grpo_advantages
 from actfocus.diagnosis.agent import Subject
-from actfocus.diagnosis.gradients import gradient_share
 from actfocus.diagnosis.picture import draw_bottleneck
 from actfocus.diagnosis.request import Request
 from actfocus.diagnosis.signals import SIGNALS, signal_check, token_signals
@@ -33,6 +33,7 @@ from actfocus.focus.bottleneck import (
 )
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
+from actfocus.training.gradients import gradient_share
 from actfocus.training.run_directory import write_whole
 
 SCHEMA = 1
@@ -153,13 +154,15 @@ def _gradient(
         beta=focus.beta,
         other_weight=focus.other_weight,
     )
+    advantages_B = grpo_advantages(batch.returns_B, batch.groups_B)
     share = gradient_share(
         subject.agent.policy,
         batch,
+        advantages_B[:, None].expand(batch.roles_BT.shape),
         weights_BT,
         micro_batch=request.micro_batch,
-        progress=progress,
         most_groups=request.gradient_groups,
+        progress=progress,
     )
     return None if share is None else asdict(share) | {"focus": focus.model_dump(mode="json")}
 

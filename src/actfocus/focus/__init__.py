@@ -2,7 +2,7 @@
 
 from actfocus.focus.bottleneck import Bottleneck, bottleneck
 from actfocus.focus.objective import PolicyStatistics, kl_penalty, policy_loss
-from actfocus.focus.roles import Role, token_roles
+from actfocus.focus.roles import SAMPLED_ROLES, Role, token_roles
 from actfocus.focus.signals import (
     REFERENCE_SIGNALS,
     SignalName,
@@ -18,6 +18,7 @@ from actfocus.focus.weights import token_weights
 
 __all__ = [
     "REFERENCE_SIGNALS",
+    "SAMPLED_ROLES",
     "Bottleneck",
     "PolicyStatistics",
     "Role",

@@ -15,14 +15,14 @@ _MAX_LOG_RATIO = 60.0
 
 
 class PolicyStatistics(NamedTuple):
-    """Sums over the tokens of weight > 0, so that micro-batches and ranks add up; 0-d, without gradient."""
+    """What happened at each token; without gradient. Where the weight is 0: False, or ratio 1 and kl 0."""
 
-    tokens: torch.Tensor
-    weight: torch.Tensor
-    clipped: torch.Tensor
-    """Tokens at which the clipped term was the smaller one: they gave no gradient."""
-    ratio: torch.Tensor
-    kl: torch.Tensor
+    used_BT: torch.Tensor
+    """Whether the weight is not 0."""
+    clipped_BT: torch.Tensor
+    """Whether the clipped term was the smaller one: the token gave no gradient."""
+    ratio_BT: torch.Tensor
+    kl_BT: torch.Tensor
     """Divergence from the policy that sampled, estimated by ρ − 1 − log ρ."""
 
 
@@ -50,7 +50,7 @@ def policy_loss(
             ranks. The sum of `weights_BT` by default.
 
     Returns:
-        The loss, and sums of what happened. Where Σ w_t = 0 the loss is 0 with gradient 0.
+        The loss, and what happened at each token. Where Σ w_t = 0 the loss is 0 with gradient 0.
     """
     used_BT = weights_BT != 0
     # Masked before exp: NaN · 0 is NaN, in the sum and in the gradient.
@@ -68,11 +68,10 @@ def policy_loss(
 
     with torch.no_grad():
         statistics = PolicyStatistics(
-            tokens=used_BT.sum(),
-            weight=weights_BT.sum(),
-            clipped=(used_BT & (clipped_BT < surrogate_BT)).sum(),
-            ratio=ratio_BT[used_BT].sum(),
-            kl=(ratio_BT - 1 - log_ratio_BT)[used_BT].sum(),
+            used_BT=used_BT,
+            clipped_BT=used_BT & (clipped_BT < surrogate_BT),
+            ratio_BT=ratio_BT.detach(),
+            kl_BT=(ratio_BT - 1 - log_ratio_BT).detach(),
         )
     return loss, statistics
 

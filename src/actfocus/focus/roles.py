@@ -21,6 +21,10 @@ class Role(IntEnum):
     """Sampled, in neither span: the tags themselves, end of turn, anything in a malformed reply."""
 
 
+SAMPLED_ROLES = {"reasoning": Role.REASONING, "action": Role.ACTION, "other": Role.OTHER}
+"""By name; together they are all that the model sampled."""
+
+
 def token_roles(
     ids: Sequence[int],
     offsets: Sequence[tuple[int, int]],

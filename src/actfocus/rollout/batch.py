@@ -27,12 +27,18 @@ class Batch:
 
     # Filled in on the way from score to loss; 0 at unsampled tokens.
     old_logprobs_BT: torch.Tensor | None = None
+    entropy_BT: torch.Tensor | None = None
+    """Of the policy that sampled, in nats."""
     ref_logprobs_BT: torch.Tensor | None = None
+    energy_BT: torch.Tensor | None = None
+    """Under the reference, if there is one."""
     signal_BT: torch.Tensor | None = None
     values_BT: torch.Tensor | None = None
     value_targets_BT: torch.Tensor | None = None
     advantages_BT: torch.Tensor | None = None
     weights_BT: torch.Tensor | None = None
+    ratio_BT: torch.Tensor | None = None
+    """π_θ / π_old as the last update on the token found it."""
 
     def __len__(self) -> int:
         return len(self.ids_BT)

@@ -16,15 +16,24 @@ from actfocus.config import Config
 from actfocus.distributed import Processes
 from actfocus.envs import configured_env
 from actfocus.errors import NonFiniteError
-from actfocus.focus import Role, token_weights
+from actfocus.focus import SAMPLED_ROLES, Role, token_weights
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.batch import Batch, collate, keep_varied_groups
 from actfocus.rollout.sampler import BrokenSampling, Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory, mean_figures
+from actfocus.training.gradients import gradient_share
 from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater
+
+RECORDED = (
+    *("old_logprobs", "ref_logprobs", "entropy", "signal", "values"),
+    *("advantages", "weights", "ratio"),
+)
+"""Figures of a batch that are recorded, token by token; those that it has."""
+MEASURED_GROUPS = 8
+"""Groups whose gradients are measured, at most: it costs three times an update of theirs."""
 
 
 class Stopwatch:
@@ -64,8 +73,7 @@ class Step:
             yield record
 
     def _figures(self, row: int, length: int) -> dict[str, list[float]]:
-        names = ["old_logprobs", "ref_logprobs", "signal", "values", "advantages", "weights"]
-        tensors = {name: getattr(self.batch, f"{name}_BT") for name in names}
+        tensors = {name: getattr(self.batch, f"{name}_BT") for name in RECORDED}
         return {name: t[row, :length].tolist() for name, t in tensors.items() if t is not None}
 
 
@@ -103,9 +111,14 @@ class Loop:
             _require_finite(step.batch)
         step.batch.advantages_BT = self._algorithm.advantages(step.batch)
         step.batch.weights_BT = self._weights(step.batch)
+        measured = {}
+        every = self._config.gradients_every
+        if every and (step.number == 1 or step.number % every == 0):
+            with step.watch("gradients"):
+                measured = self._gradient_share(step.batch)
         with step.watch("update"):
             updates = self._updater.update(step.batch, step.number)
-        step.metrics = rollout_metrics(step.episodes) | batch_metrics(step.batch) | updates
+        step.metrics = rollout_metrics(step.episodes) | batch_metrics(step.batch) | measured | updates
 
     def _rollout(self, step: Step) -> None:
         settings, env = self._config.rollout, self._config.env
@@ -145,6 +158,23 @@ class Loop:
             other_weight=focus.other_weight,
         )
 
+    def _gradient_share(self, batch: Batch) -> dict[str, Any]:
+        """How the policy gradient of this step divides among the roles, before and after weighting."""
+        assert batch.advantages_BT is not None and batch.weights_BT is not None
+        share = gradient_share(
+            self._policy,
+            batch,
+            batch.advantages_BT,
+            batch.weights_BT,
+            micro_batch=self._config.optimizer.micro_batch,
+            most_groups=MEASURED_GROUPS,
+        )
+        if share is None:
+            return {}
+        parts = {"before": share.before, "after": share.after}
+        shares = {when: {name: part[name].share for name in SAMPLED_ROLES} for when, part in parts.items()}
+        return {"gradient_share": {"groups": share.groups, **shares}}
+
 
 def _require_finite(batch: Batch) -> None:
     """Refuse figures that would poison every weight of the model."""
@@ -152,6 +182,7 @@ def _require_finite(batch: Batch) -> None:
     figures = {
         "the policy's log-probabilities": batch.old_logprobs_BT,
         "the reference's log-probabilities": batch.ref_logprobs_BT,
+        "the reference's energy": batch.energy_BT,
         "the critic's values": batch.values_BT,
     }
     for name, tensor in figures.items():
@@ -199,6 +230,15 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "sampler_trainer_difference": float(difference.max()) if len(difference) else 0.0,
         "action_weight": float(actions_N.double().mean()) if len(actions_N) else 0.0,
     }
+    weights_N = batch.weights_BT[sampled_BT].double()
+    if len(weights_N) > 1 and weights_N.any():
+        # 1: all sampled tokens weigh the same; near 0: a few have it all.
+        even = math.log(len(weights_N))
+        metrics["weight_entropy"] = float(torch.special.entr(weights_N / weights_N.sum()).sum()) / even
+    for name, role in SAMPLED_ROLES.items():
+        chosen_BT = batch.roles_BT == role
+        if batch.energy_BT is not None and chosen_BT.any():
+            metrics[f"energy_{name}"] = float(batch.energy_BT[chosen_BT].double().mean())
     if batch.signal_BT is not None and len(actions_N):
         metrics["action_signal"] = float(batch.signal_BT[batch.roles_BT == Role.ACTION].double().mean())
     return metrics

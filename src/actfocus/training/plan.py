@@ -9,6 +9,8 @@ from actfocus.training.initial import shipped_path
 
 _FLOAT = 4
 _HALF = 2
+GRADIENTS_KEPT = 9
+"""Of the trained parameters, while gradients are measured per role (`training.gradients`)."""
 LOGIT_COPIES = 4
 """Logits, their log-softmax, probabilities and one gradient, at the peak of a backward pass."""
 ACTIVATIONS_PER_LAYER = 16
@@ -45,6 +47,8 @@ def plan(config: Config) -> dict[str, Any]:
         * shape.hidden_size
         * half,
         "logits": LOGIT_COPIES * LOGIT_CHUNK * shape.vocab_size * _FLOAT,
+        # Measured between scoring and update, by passes like those of an update.
+        "gradients_per_role": GRADIENTS_KEPT * trained * _FLOAT if config.gradients_every else 0,
     }
     parts = {
         "weights": networks * total * _FLOAT,

@@ -1,6 +1,6 @@
 """The passes before the first update: what policy, critic and reference say of the sampled tokens.
 
-Legend: B trajectories, T tokens, N chosen tokens, F figures per token.
+Legend: B trajectories, T tokens, N sampled tokens, F figures per token.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +9,14 @@ import torch
 
 from actfocus.config import Config
 from actfocus.distributed import Processes
-from actfocus.focus import Role, TokenScores, token_nll, token_shift
+from actfocus.focus import TokenScores, token_nll, token_shift
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.reference import Reference
 from actfocus.rollout.batch import Batch
 
 Pass = Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]
-"""(ids [B, T], chosen [B, T]) → F tensors [N], the figures of the chosen tokens in row-major order."""
+"""(ids [B, T], sampled [B, T]) → F tensors [N], the figures of the sampled tokens in row-major order."""
 
 
 def micro_batches(batch: Batch, rows: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -27,7 +27,7 @@ def micro_batches(batch: Batch, rows: Sequence[int], size: int) -> Iterator[list
 
 
 class Scorer:
-    """Fills `old_logprobs_BT`, `values_BT`, `ref_logprobs_BT` and `signal_BT` of a batch.
+    """Fills the policy's, the critic's and the reference's figures and `signal_BT` of a batch.
 
     Each rank scores its share of the rows and the shares are added up, so that afterwards every rank holds
     the whole batch: all statistics over it are global without further ado.
@@ -47,28 +47,23 @@ class Scorer:
     @torch.no_grad()
     def score(self, batch: Batch) -> None:
         """Run every pass that the configuration needs, each once."""
-        policy = self._pass(batch, batch.sampled_BT, self._policy.token_scores)
-        batch.old_logprobs_BT = TokenScores(*policy).logprobs
+        policy = TokenScores(*self._pass(batch, self._policy.token_scores))
+        batch.old_logprobs_BT, batch.entropy_BT = policy.logprobs, policy.entropy
         if self._critic is not None:
             critic = self._critic
-            values = self._pass(batch, batch.sampled_BT, lambda ids, chosen: (critic(ids, chosen),))
+            values = self._pass(batch, lambda ids, chosen: (critic(ids, chosen),))
             batch.values_BT = values[0]
-        reference = self._score_reference(batch) if self._reference is not None else None
+        reference = None
+        if self._reference is not None:  # one pass, which KL, signal and the metrics share
+            reference = TokenScores(*self._pass(batch, self._reference.token_scores))
+            batch.energy_BT = reference.energy
+            if self._config.algorithm.kl_coefficient > 0:
+                batch.ref_logprobs_BT = reference.logprobs
         if self._config.focus.beta > 0:
             batch.signal_BT = self._signal(batch.old_logprobs_BT, reference)
 
-    def _score_reference(self, batch: Batch) -> TokenScores:
-        """The one pass that KL and signal share; without KL the head sees the action tokens alone."""
-        assert self._reference is not None
-        needs_kl = self._config.algorithm.kl_coefficient > 0
-        chosen_BT = batch.sampled_BT if needs_kl else batch.roles_BT == Role.ACTION
-        scores = TokenScores(*self._pass(batch, chosen_BT, self._reference.token_scores))
-        if needs_kl:
-            batch.ref_logprobs_BT = scores.logprobs
-        return scores
-
     def _signal(self, old_logprobs_BT: torch.Tensor, reference: TokenScores | None) -> torch.Tensor:
-        """The raw score of each token; right at action tokens, of no meaning elsewhere."""
+        """The raw score of each sampled token."""
         signal = self._config.focus.signal
         if signal == "nll":
             return token_nll(old_logprobs_BT)
@@ -79,21 +74,22 @@ class Scorer:
             return reference.entropy
         return token_shift(old_logprobs_BT, reference.logprobs)
 
-    def _pass(self, batch: Batch, chosen_BT: torch.Tensor, run: Pass) -> torch.Tensor:
-        """Figures [F, B, T] of the chosen tokens, 0 elsewhere, from one pass over all rows."""
+    def _pass(self, batch: Batch, run: Pass) -> torch.Tensor:
+        """Figures [F, B, T] of the sampled tokens, 0 elsewhere, from one pass over all rows."""
+        sampled_BT = batch.sampled_BT
         figures_FBT = torch.zeros(0)
         own_rows = self._processes.share(range(len(batch)))
         # A rank without rows scores one all the same, to know the shape of what is added up.
         for rows in micro_batches(batch, own_rows or [0], self._config.optimizer.micro_batch):
             part = batch.rows(rows)
             longest = part.ids_BT.shape[1]
-            chosen_bt = chosen_BT[rows, :longest]
-            figures_FN = torch.stack([*run(part.ids_BT, chosen_bt)])
+            sampled_bt = sampled_BT[rows, :longest]
+            figures_FN = torch.stack([*run(part.ids_BT, sampled_bt)])
             if not len(figures_FBT):
-                figures_FBT = figures_FN.new_zeros(len(figures_FN), *chosen_BT.shape)
+                figures_FBT = figures_FN.new_zeros(len(figures_FN), *sampled_BT.shape)
             if not own_rows:
                 break
-            figures_Fbt = figures_FN.new_zeros(len(figures_FN), *chosen_bt.shape)
-            figures_Fbt[:, chosen_bt] = figures_FN
+            figures_Fbt = figures_FN.new_zeros(len(figures_FN), *sampled_bt.shape)
+            figures_Fbt[:, sampled_bt] = figures_FN
             figures_FBT[:, rows, :longest] = figures_Fbt
         return self._processes.sum(figures_FBT)

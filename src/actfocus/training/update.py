@@ -13,7 +13,7 @@ from actfocus.algorithms import Algorithm
 from actfocus.config import Config
 from actfocus.distributed import Processes
 from actfocus.errors import NonFiniteError
-from actfocus.focus import kl_penalty, policy_loss
+from actfocus.focus import SAMPLED_ROLES, PolicyStatistics, kl_penalty, policy_loss
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.batch import Batch
@@ -85,8 +85,11 @@ class Updater:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         tally = Tally()
+        assert batch.old_logprobs_BT is not None
+        batch.ratio_BT = torch.zeros_like(batch.old_logprobs_BT)
         for rows in self._mini_batches(len(batch), step):
             self._update_on(batch, rows, tally)
+        batch.ratio_BT = self._processes.sum(batch.ratio_BT)  # each rank has filled in its own rows
         return self._metrics(tally) | {"lr": self.optimizer.param_groups[0]["lr"]}
 
     @torch.no_grad()
@@ -122,11 +125,14 @@ class Updater:
         local = Tally()
         own_rows = [row for row in rows if row % self._processes.count == self._processes.rank]
         for micro in micro_batches(batch, own_rows, self._config.optimizer.micro_batch):
-            self._loss(batch.rows(micro), total_weight, total_tokens, local).backward()
+            part = batch.rows(micro)
+            self._loss(part, total_weight, total_tokens, local).backward()
+            assert batch.ratio_BT is not None and part.ratio_BT is not None
+            batch.ratio_BT[micro, : part.ratio_BT.shape[1]] = part.ratio_BT
         self._move(local, tally)
 
     def _loss(self, part: Batch, total_weight: float, total_tokens: float, tally: Tally) -> torch.Tensor:
-        """This micro-batch's part of the mini-batch's loss, policy and critic together."""
+        """This micro-batch's part of the mini-batch's loss, policy and critic; fills in its `ratio_BT`."""
         settings = self._config.algorithm
         sampled_BT = part.sampled_BT
         assert part.old_logprobs_BT is not None and part.advantages_BT is not None
@@ -142,7 +148,10 @@ class Updater:
             normalizer=total_weight,
         )
         entropy = scores.entropy.sum() / total_tokens
-        tally.add(policy_loss=loss, entropy=entropy, **statistics._asdict())
+        assert part.ratio_BT is not None
+        part.ratio_BT[sampled_BT] = statistics.ratio_BT
+        tally.add(policy_loss=loss, entropy=entropy, weight=part.weights_BT.sum())
+        tally.add(**sums_per_role(statistics, part.roles_BT[sampled_BT]))
         loss = loss - settings.entropy_bonus * entropy
         if settings.kl_coefficient > 0:
             assert part.ref_logprobs_BT is not None
@@ -178,15 +187,28 @@ class Updater:
     def _metrics(tally: Tally) -> dict[str, float]:
         """Means per update, and per token where the figure is one of tokens."""
         sums = dict(tally.sums)
-        updates, tokens = sums.pop("updates", 0.0), sums.pop("tokens", 0.0)
-        skipped, weight = sums.pop("skipped_updates", 0.0), sums.pop("weight", 0.0)
+        updates, skipped = sums.pop("updates", 0.0), sums.pop("skipped_updates", 0.0)
         metrics = {"updates": updates, "skipped_updates": skipped}
         if not updates:
             return metrics
-        per_token = {"clipped": "clip_fraction", "ratio": "ratio", "kl": "kl_old"}
-        for name, figure in sums.items():
-            if name in per_token:
-                metrics[per_token[name]] = figure / max(tokens, 1)
-            else:
-                metrics[name] = figure / updates
-        return metrics | {"weight_per_token": weight / max(tokens, 1)}
+        weight, kl = sums.pop("weight"), sums.pop("kl")
+        counts = {name: sums.pop(f"tokens{name}") for name in ["", *(f"_{role}" for role in SAMPLED_ROLES)]}
+        for name, tokens in counts.items():
+            clipped, ratio = sums.pop(f"clipped{name}"), sums.pop(f"ratio{name}")
+            if tokens:
+                metrics |= {f"clip_fraction{name}": clipped / tokens, f"ratio{name}": ratio / tokens}
+        metrics |= {name: figure / updates for name, figure in sums.items()}
+        tokens = max(counts[""], 1)
+        return metrics | {"kl_old": kl / tokens, "weight_per_token": weight / tokens}
+
+
+def sums_per_role(statistics: PolicyStatistics, roles_N: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Sums over the tokens of weight > 0, of all and of each role: micro-batches and ranks add up."""
+    sums = {"kl": statistics.kl_BT.sum()}
+    chosen = {f"_{name}": roles_N == role for name, role in SAMPLED_ROLES.items()}
+    for name, chosen_N in {"": torch.ones_like(roles_N, dtype=torch.bool), **chosen}.items():
+        used_N = statistics.used_BT & chosen_N
+        sums[f"tokens{name}"] = used_N.sum()
+        sums[f"clipped{name}"] = statistics.clipped_BT[used_N].sum()
+        sums[f"ratio{name}"] = statistics.ratio_BT[used_N].sum()
+    return sums

@@ -11,12 +11,12 @@ import math
 import pytest
 import torch
 
-from actfocus.diagnosis.gradients import ROLES, GradientShare, gradient_share
 from actfocus.errors import NonFiniteError
-from actfocus.focus import token_weights
+from actfocus.focus import SAMPLED_ROLES, token_weights
 from actfocus.report.progress import SilentProgress
+from actfocus.training.gradients import GradientShare, gradient_share
 from tests import oracle
-from tests.diagnosis.conftest import small_batch
+from tests.small import small_batch
 
 ALPHA, BETA = 0.1, 0.5
 
@@ -28,10 +28,17 @@ def weights_of(batch, roles_BT=None):
     return token_weights(roles_BT, signal_BT, alpha=ALPHA, beta=BETA, other_weight=0.3)
 
 
-def measured(model, batch, *, micro_batch=2, most_groups=None, weights_BT=None):
+def grpo(batch):
+    """The advantage of each trajectory, at each of its tokens."""
+    advantages_B = torch.tensor(oracle.grpo_advantages(batch.returns_B.numpy(), batch.groups_B.numpy()))
+    return advantages_B[:, None].expand(batch.roles_BT.shape)
+
+
+def measured(model, batch, *, micro_batch=2, most_groups=None, weights_BT=None, advantages_BT=None):
     return gradient_share(
         model,
         batch,
+        grpo(batch) if advantages_BT is None else advantages_BT,
         weights_of(batch) if weights_BT is None else weights_BT,
         micro_batch=micro_batch,
         progress=SilentProgress(),
@@ -53,11 +60,11 @@ def token_gradients(model, ids):
     return found
 
 
-def explicit(model, batch, weights_BT):
+def explicit(model, batch, weights_BT, advantages_BT=None):
     """The docstring's figures, by plain sums over explicit gradients: {(when, role): figures}."""
-    advantages = oracle.grpo_advantages(batch.returns_B.numpy(), batch.groups_B.numpy())
-    groups = [g for g in range(int(batch.groups_B.max()) + 1) if any(advantages[batch.groups_B.numpy() == g])]
-    wanted = {**{name: {int(role)} for name, role in ROLES.items()}, "all": {1, 2, 3}}
+    advantages_BT = grpo(batch) if advantages_BT is None else advantages_BT
+    groups = [g for g in range(int(batch.groups_B.max()) + 1) if advantages_BT[batch.groups_B == g].any()]
+    wanted = {**{name: {int(role)} for name, role in SAMPLED_ROLES.items()}, "all": {1, 2, 3}}
     size = sum(p.numel() for p in model.parameters())
     sums = {
         (w, r, g): torch.zeros(size).double() for w in ("before", "after") for r in wanted for g in groups
@@ -77,7 +84,7 @@ def explicit(model, batch, weights_BT):
                 weight[when] += w
                 for name, inside in wanted.items():
                     if role in inside:
-                        sums[when, name, group] += w * float(advantages[b]) * gradients[t]
+                        sums[when, name, group] += w * float(advantages_BT[b, t]) * gradients[t]
                         tokens[name] += when == "before"
     figures = {}
     for when in ("before", "after"):
@@ -90,7 +97,7 @@ def explicit(model, batch, weights_BT):
                 "tokens": tokens[name],
                 "total": norms[name] / weight[when],
                 "per_token": norms[name] / tokens[name],
-                "share": math.nan if name == "all" else norms[name] / sum(norms[r] for r in ROLES),
+                "share": math.nan if name == "all" else norms[name] / sum(norms[r] for r in SAMPLED_ROLES),
                 "deviation": deviation,
                 "signal_to_noise": float(mean.norm()) / deviation,
             }
@@ -117,6 +124,17 @@ def test_agrees_with_explicit_gradients_of_single_tokens(small, small_episodes):
     check(found, explicit(small, batch, weights_BT), 1e-9)
     assert (found.groups, found.episodes) == (3, 9)
     assert found.noise_floor == pytest.approx(1 / math.sqrt(3))
+
+
+def test_each_token_has_the_advantage_of_its_own(small, small_episodes):
+    """PPO's differ from token to token; what stands at the context's tokens is not read."""
+    batch = double(small_episodes)
+    generator = torch.Generator().manual_seed(5)
+    advantages_BT = torch.randn(batch.roles_BT.shape, generator=generator, dtype=torch.float64)
+    found = measured(small, batch, advantages_BT=advantages_BT)
+    check(found, explicit(small, batch, weights_of(batch), advantages_BT), 1e-9)
+    with pytest.raises(AssertionError):
+        check(found, explicit(small, batch, weights_of(batch), advantages_BT.roll(1, 1)), 1e-3)
 
 
 @pytest.mark.parametrize("mistake", ["late", "early", "inverted"])

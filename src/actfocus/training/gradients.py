@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from actfocus.algorithms.grpo import grpo_advantages
 from actfocus.errors import NonFiniteError
-from actfocus.focus import Role
+from actfocus.focus import SAMPLED_ROLES, Role
 from actfocus.models.language_model import LanguageModel
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch
 from actfocus.training.scoring import micro_batches
 
-ROLES = {"reasoning": Role.REASONING, "action": Role.ACTION, "other": Role.OTHER}
 _WEIGHTED_ACTION = "weighted action"
 
 Gradient = list[torch.Tensor]
@@ -86,19 +84,20 @@ class _Tally:
 def gradient_share(
     policy: LanguageModel,
     batch: Batch,
+    advantages_BT: torch.Tensor,
     weights_BT: torch.Tensor,
     *,
     micro_batch: int,
-    progress: Progress,
     most_groups: int | None = None,
+    progress: Progress | None = None,
 ) -> GradientShare | None:
     """Norm and signal-to-noise ratio of the policy gradient, per role, before and after weighting.
 
-    For group g and role r the gradient is G_g = Σ_t w_t A ∇ log π(y_t | c_t), over the tokens of role r in
-    the group's trajectories, by the trained parameters alone; A is GRPO's advantage of the trajectory (the
-    ratio of the objective is 1), and w_t = 1 before weighting. W is the sum of w_t over all sampled tokens of
-    the groups used, so that Σ_g G_g / W is the role's part of the gradient that one optimiser step takes.
-    Groups whose returns do not vary have advantage and gradient 0: they are left out.
+    For group g and role r the gradient is G_g = Σ_t w_t A_t ∇ log π(y_t | c_t), over the tokens of role r in
+    the group's trajectories, by the trained parameters alone (the ratio of the objective is 1), and w_t = 1
+    before weighting. W is the sum of w_t over all sampled tokens of the groups used, so that Σ_g G_g / W is
+    the role's part of the gradient that one optimiser step takes. Groups without any advantage (GRPO's, where
+    returns do not vary) have gradient 0: they are left out.
 
     Groups are taken one at a time, and of each kind of gradient (three roles, and the weighted actions) only
     the sum is kept, and its squared norms: nine times the trained parameters, however many groups there are.
@@ -106,35 +105,38 @@ def gradient_share(
     Args:
         policy: The model whose gradient it is.
         batch: What was written; on the policy's device.
+        advantages_BT: Advantage of each token; read at sampled tokens.
         weights_BT: Weight of each token, the same for all reasoning tokens and for all of neither span
             (`focus.token_weights`).
         micro_batch: Trajectories per forward pass.
+        most_groups: Use the first so many groups with an advantage; all by default.
         progress: Hears of each group.
-        most_groups: Use the first so many groups with varying returns; all by default.
 
     Returns:
-        The figures, or None with fewer than two groups whose returns vary.
+        The figures, or None with fewer than two groups that have an advantage.
 
     Raises:
         NonFiniteError: If a gradient is not finite.
         ValueError: If the weights differ among reasoning tokens, or among those of neither span.
     """
-    advantages_B = grpo_advantages(batch.returns_B, batch.groups_B)
-    used = [rows for rows in _rows_of_groups(batch) if advantages_B[rows].any()][:most_groups]
+    advantages_BT = advantages_BT * batch.sampled_BT
+    used = [rows for rows in _rows_of_groups(batch) if advantages_BT[rows].any()][:most_groups]
     if len(used) < 2:
         return None
     factors = _factors(batch, weights_BT)
     tally = _Tally(_combinations(factors))
-    progress.begin("gradients", len(used))
+    if progress is not None:
+        progress.begin("gradients", len(used))
     for rows in used:
         weighted_BT = weights_BT if factors["action"] is None else None
-        tally.add(_group_gradients(policy, batch, advantages_B, weighted_BT, rows, micro_batch))
+        tally.add(_group_gradients(policy, batch, advantages_BT, weighted_BT, rows, micro_batch))
         if not all(map(math.isfinite, tally.squares.values())):
             raise NonFiniteError("the policy gradient is not finite: check the model's weights")
-        progress.advance({"episodes": float(len(rows))})
+        if progress is not None:
+            progress.advance({"episodes": float(len(rows))})
     rows = [row for group in used for row in group]
     roles_BT, weights_BT = batch.roles_BT[rows], weights_BT[rows]
-    tokens = {name: int((roles_BT == role).sum()) for name, role in ROLES.items()}
+    tokens = {name: int((roles_BT == role).sum()) for name, role in SAMPLED_ROLES.items()}
     tokens["all"] = sum(tokens.values())
     return GradientShare(
         groups=len(used),
@@ -165,7 +167,7 @@ def squared_norm(gradients: dict[str, Gradient], combination: Combination) -> fl
 
 
 def _combinations(factors: dict[str, float | None]) -> dict[tuple[str, str], Combination]:
-    before: dict[str, Combination] = {name: {name: 1.0} for name in ROLES}
+    before: dict[str, Combination] = {name: {name: 1.0} for name in SAMPLED_ROLES}
     after: dict[str, Combination] = {
         name: {_WEIGHTED_ACTION: 1.0} if factor is None else {name: factor}
         for name, factor in factors.items()
@@ -181,7 +183,7 @@ def _combinations(factors: dict[str, float | None]) -> dict[tuple[str, str], Com
 def _factors(batch: Batch, weights_BT: torch.Tensor) -> dict[str, float | None]:
     """The weight that all tokens of a role share; None for actions whose weights differ."""
     factors: dict[str, float | None] = {}
-    for name, role in ROLES.items():
+    for name, role in SAMPLED_ROLES.items():
         weights_N = weights_BT[batch.roles_BT == role]
         if not len(weights_N):
             factors[name] = 1.0
@@ -196,7 +198,7 @@ def _factors(batch: Batch, weights_BT: torch.Tensor) -> dict[str, float | None]:
 def _group_gradients(
     policy: LanguageModel,
     batch: Batch,
-    advantages_B: torch.Tensor,
+    advantages_BT: torch.Tensor,
     weights_BT: torch.Tensor | None,
     rows: Sequence[int],
     micro_batch: int,
@@ -210,10 +212,9 @@ def _group_gradients(
         if not sampled_BT.any():
             continue
         logprobs_N = policy.token_scores(part.ids_BT, sampled_BT).logprobs
-        advantages_BT = advantages_B[micro][:, None].expand(sampled_BT.shape)
-        advantages_N = advantages_BT[sampled_BT].to(logprobs_N.dtype)
+        advantages_N = advantages_BT[micro, : sampled_BT.shape[1]][sampled_BT].to(logprobs_N.dtype)
         roles_N = part.roles_BT[sampled_BT]
-        of_role = {name: advantages_N * (roles_N == role) for name, role in ROLES.items()}
+        of_role = {name: advantages_N * (roles_N == role) for name, role in SAMPLED_ROLES.items()}
         if weights_BT is not None:
             weights_N = weights_BT[micro, : sampled_BT.shape[1]][sampled_BT].to(logprobs_N.dtype)
             of_role[_WEIGHTED_ACTION] = of_role["action"] * weights_N
@@ -221,7 +222,7 @@ def _group_gradients(
         for place, (name, coefficients_N) in enumerate(wanted.items(), start=1):
             new = _gradient(logprobs_N, coefficients_N, parameters, keep=place < len(wanted))
             gradients[name] = _plus(gradients.get(name), new)
-    names = [*ROLES, _WEIGHTED_ACTION] if weights_BT is not None else [*ROLES]
+    names = [*SAMPLED_ROLES, _WEIGHTED_ACTION] if weights_BT is not None else [*SAMPLED_ROLES]
     for name in names:  # not one zero for all: sums are made in place
         gradients.setdefault(name, [torch.zeros_like(parameter) for parameter in parameters])
     return gradients
@@ -243,7 +244,7 @@ def _figures(
     tally: _Tally, when: str, tokens: dict[str, int], weight: float, groups: int
 ) -> dict[str, RoleGradient]:
     norms = {name: math.sqrt(squared_norm(tally.sums, tally.combinations[when, name])) for name in tokens}
-    whole = math.fsum(norms[name] for name in ROLES)
+    whole = math.fsum(norms[name] for name in SAMPLED_ROLES)
     figures = {}
     for name, norm in norms.items():
         # Σ ‖G − m‖² = Σ ‖G‖² − n ‖m‖²; rounding may leave it just below 0 where all groups are alike.
