@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -29,13 +29,26 @@ from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
-from actfocus.models.tiny import VOCABULARY, tiny_model, tiny_tokenizer
+from actfocus.models.tiny import tiny_model, tiny_tokenizer
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.training.demonstrations import demonstration, demonstration_texts
 
-SHOP_VOCABULARY = 2048
-"""Tokens of the `tiny` for WebShop, which has more words than the games on a grid."""
+
+class _Language(NamedTuple):
+    """What the tokenizer of a fresh `tiny` is made of."""
+
+    games: tuple[str, ...]
+    episodes: int
+    """Demonstrated episodes of each game."""
+    vocabulary: int
+    """Tokens, at most."""
+
+
+_GRID = _Language(("frozen-lake", "sokoban", "sudoku"), 100, 1024)
+_SHOP = _Language(("webshop",), 1000, 4096)
+"""So many that ids, option values and words of the shipped products are one token each: to repeat them is
+to copy one token."""
 
 _EVALUATION_SAMPLES = 4
 _WARMUP_SHARE = 0.05
@@ -144,18 +157,17 @@ def _batches(config: WarmstartConfig, chat: Chat, device: torch.device) -> Itera
 
 
 def _fresh_tiny(config: WarmstartConfig, device: torch.device) -> tuple[LanguageModel, Chat]:
-    vocabulary = SHOP_VOCABULARY if config.env.name == "webshop" else VOCABULARY
-    tokenizer = tiny_tokenizer(_tokenizer_corpus(config.env.name), vocabulary)
+    language = _SHOP if config.env.name in _SHOP.games else _GRID
+    tokenizer = tiny_tokenizer(_corpus(language), language.vocabulary)
     model = tiny_model(tokenizer, config.model.init_seed).to(device)
     return LanguageModel(model, precision=config.model.precision), Chat(tokenizer)
 
 
-def _tokenizer_corpus(env: str, episodes: int = 100) -> Iterator[str]:
-    """Demonstrations of the games on a grid, which share a tokenizer, or of WebShop, which has many words."""
-    for name in [env] if env == "webshop" else registry.TINY_GAMES:
+def _corpus(language: _Language) -> Iterator[str]:
+    for name in language.games:
         config = WarmstartConfig(env=EnvConfig(name=name), model=ModelConfig())
         yield _system_prompt(config)
-        for episode in range(episodes):
+        for episode in range(language.episodes):
             for observation, reply in demonstration_texts(config, episode):
                 yield observation
                 parsed = parse_reply(reply)

@@ -73,22 +73,22 @@ KINDS = {
     r"(?:I want|The request names|It should have) (.+)": Reader.named,
     r"It may cost up to (\d+) dollars": Reader.limit,
     r"The price limit is (\d+) dollars": Reader.limit,
-    r"The first product is (\w+)": lambda reader, name: name == first(reader),
-    r"(\w+) is listed first": lambda reader, name: name == first(reader),
+    r"The first product is \[(\w+)\]": lambda reader, name: name == first(reader),
+    r"\[(\w+)\] is listed first": lambda reader, name: name == first(reader),
     r"(?:I have to search first|Nothing is searched yet)": lambda reader: reader.searching,
     r"The search found (\d+)": lambda reader, count: int(count) == reader.count,
     r"There are (\d+) results": lambda reader, count: int(count) == reader.count,
     r"(?:I have to open a product|One of these may be right)": lambda reader: len(reader.titles) > 0,
-    r"(?:I look at|This is) (\w+)": lambda reader, name: name == reader.product,
+    r"(?:I look at|This is) \[(\w+)\]": lambda reader, name: name == reader.product,
     r"(\w+) is not chosen yet": Reader.lacks,
     r"No (\w+) is chosen": Reader.lacks,
     r"I chose (\w+) (.+)": lambda reader, name, value: reader.chosen.get(name) == value,
     r"(\w+) is (.+) now": lambda reader, name, value: reader.chosen.get(name) == value,
     r"(?:All that was asked for is chosen|Nothing is left to choose)": Reader.done,
     r"(?:Something is left to choose|I have to choose more)": lambda reader: not reader.done(),
-    r"(\w+) does not say (.+)": lambda reader, name, words: not reader.says(name, words),
-    r"The title of (\w+) leaves out (.+)": lambda reader, name, words: not reader.says(name, words),
-    r"(\w+) (?:is|has) (.+)": Reader.says,
+    r"\[(\w+)\] does not say (.+)": lambda reader, name, words: not reader.says(name, words),
+    r"The title of \[(\w+)\] leaves out (.+)": lambda reader, name, words: not reader.says(name, words),
+    r"\[(\w+)\] (?:is|has) (.+)": Reader.says,
 }
 """Wording → whether it is true; of wordings that overlap the first one counts."""
 
@@ -145,7 +145,7 @@ def test_on_the_thousand_products_they_are_true_of_titles_and_choices(real):
     for seed in range(60):
         for env, _, rng in walk(real, 10**6 + seed, expert_share=0.4):
             for sentence in env.remarks(rng):
-                match = re.fullmatch(r"(\w+) has (.+)\.|The title of (\w+) leaves out (.+)\.", sentence)
+                match = re.fullmatch(r"\[(\w+)\] has (.+)\.|The title of \[(\w+)\] leaves out (.+)\.", sentence)
                 if match:
                     has, words, lacks, missing = match.groups()
                     assert words in titles[has] if has else missing not in titles[lacks]
@@ -195,14 +195,14 @@ def test_the_stream_decides_order_and_wording(shipped):
     "sentence",
     [
         *("The request names size huge.", "The price limit is 41 dollars.", "I look for wooden, matte."),
-        *("I have to search first.", "The search found 3.", "This is m1.", "No size is chosen."),
+        *("I have to search first.", "The search found 3.", "This is [m1].", "No size is chosen."),
         *(
             "size is small now.",
             "I chose color teal.",
             "color is not chosen yet.",
             "Something is left to choose.",
         ),
-        *("One of these may be right.", "The first product is b1."),
+        *("One of these may be right.", "The first product is [b1]."),
     ],
 )
 def test_a_false_sentence_is_noticed(sentence):
@@ -214,7 +214,7 @@ def test_a_false_sentence_is_noticed(sentence):
     env.enter(goal)
     reader.read(play(env, ["search[matte]", "click[b1]", "click[red]", "click[large]"])[0])
     assert judge(reader, "size is large now.")[1] and judge(reader, "Nothing is left to choose.")[1]
-    if sentence == "The first product is b1.":
+    if sentence == "The first product is [b1].":
         reader.read(play(env, ["click[back to search]", "search[mug]"])[0])
-        sentence = f"The first product is {list(reader.titles)[1]}."
+        sentence = f"The first product is [{list(reader.titles)[1]}]."
     assert not judge(reader, sentence)[1]

@@ -141,15 +141,15 @@ def _comparison(visit: Visit, goal: Goal, rng: np.random.Generator) -> list[list
     if not visit.shown:
         return []
     first = visit.listed[0].id
-    choices = [[f"The first product is {first}.", f"{first} is listed first."]]
+    choices = [[f"The first product is [{first}].", f"[{first}] is listed first."]]
     for index in rng.permutation(len(visit.listed))[:2]:
         product = visit.listed[index]
         wish = goal.attributes[rng.integers(len(goal.attributes))]
         has = wish in product.title.lower()
         choices.append(
-            [f"{product.id} is {wish}.", f"{product.id} has {wish}."]
+            [f"[{product.id}] is {wish}.", f"[{product.id}] has {wish}."]
             if has
-            else [f"{product.id} does not say {wish}.", f"The title of {product.id} leaves out {wish}."]
+            else [f"[{product.id}] does not say {wish}.", f"The title of [{product.id}] leaves out {wish}."]
         )
     return choices
 
@@ -161,7 +161,7 @@ def _surroundings(visit: Visit, goal: Goal) -> list[list[str]]:
         count = len(visit.hits)
         found = [[f"The search found {count}.", f"There are {count} results."]]
         return [*found, *([["I have to open a product.", "One of these may be right."]] if count else [])]
-    choices = [[f"I look at {visit.product.id}.", f"This is {visit.product.id}."]]
+    choices = [[f"I look at [{visit.product.id}].", f"This is [{visit.product.id}]."]]
     for name in visit.product.options:
         value = visit.chosen.get(name)
         choices.append(
