@@ -1,0 +1,113 @@
+"""What is an action: what stands between tags, the arguments of tool calls, or what a function says."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trl
+
+from actfocus.focus import Role
+from actfocus.integrations.trl import FocusConfig, tag_spans, tool_call_spans
+from actfocus.integrations.trl.spans import completion_roles
+from tests.integrations.trl.scripted import chat, encode, tokenizer, trainer
+
+
+def read(find: Any, text: str) -> dict[Role, list[str]]:
+    found: dict[Role, list[str]] = {}
+    for start, end, role in find(text, []):
+        found.setdefault(role, []).append(text[start:end])
+    return found
+
+
+def test_tags() -> None:
+    found = read(tag_spans, "<think>It is near.</think>\n<answer>Left</answer>")
+    assert found == {Role.REASONING: ["It is near."], Role.ACTION: ["Left"]}
+    assert read(tag_spans, "<think>It is near.<answer>Left</answer>") == {}
+
+
+CALL = '<tool_call>\n{"name": "act", "arguments": {"actions": "Left || Up"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "actions"),
+    [
+        (CALL, [], ['{"actions": "Left || Up"}']),
+        (f"I go left.\n{CALL}", ["I go left.\n"], ['{"actions": "Left || Up"}']),
+        (f"<think>\nNear.\n</think>\n\n{CALL}", ["\nNear.\n"], ['{"actions": "Left || Up"}']),
+        (f"One. {CALL} Two. {CALL}", ["One. ", " Two. "], ['{"actions": "Left || Up"}'] * 2),
+        ("Only text.", ["Only text."], []),
+        ('<tool_call>{"arguments": {"a": {"b": [1, "}"]}}, "name": "f"}</tool_call>', [],
+         ['{"a": {"b": [1, "}"]}}']),
+        ('<tool_call>{"name": "arguments", "parameters": {"x": "\\"arguments\\": 1"}}</tool_call>', [],
+         ['{"x": "\\"arguments\\": 1"}']),
+        ("<tool_call>\n<function=act>\n<parameter=actions>\nLeft\n</parameter>\n<parameter=n>\n2\n</parameter>"
+         "\n</function>\n</tool_call>", [], ["\nLeft\n", "\n2\n"]),
+        ('<tool_call>{"name": "act", "arguments": {"actions": }</tool_call>', [], []),
+        ('<tool_call>{"name": "act"}</tool_call>', [], []),
+        ("<tool_call>{</tool_call>", [], []),
+        ("<tool_call></tool_call>", [], []),
+        ("<tool_call>[1]</tool_call>", [], []),
+        ('Cut. <tool_call>{"name": "act", "arguments": {"a"', ["Cut. "], []),
+    ],
+)  # fmt: skip
+def test_tool_calls(text: str, reasoning: list[str], actions: list[str]) -> None:
+    found = read(tool_call_spans, text)
+    assert found.get(Role.REASONING, []) == reasoning
+    assert found.get(Role.ACTION, []) == actions
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3", "qwen3_5_think"])
+def test_calls_as_the_chat_templates_of_trl_write_them(template: str) -> None:
+    writer = copy.deepcopy(tokenizer())
+    writer.chat_template = (Path(trl.__file__).parent / "chat_templates" / f"{template}.jinja").read_text()
+    call = {"type": "function", "function": {"name": "act", "arguments": {"actions": "Left || Up"}}}
+    message = {"role": "assistant", "content": "I go left.", "tool_calls": [call]}
+    user = {"role": "user", "content": "Go."}
+    whole = writer.apply_chat_template([user, message], tokenize=False)
+    opening = writer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    text = whole[len(opening) :] if whole.startswith(opening) else whole.split("assistant\n")[-1]
+    text = text.replace("<|im_end|>", "")
+    found = read(tool_call_spans, text)
+    assert "".join(found[Role.REASONING]).strip() == "I go left."
+    actions = [span.strip() for span in found[Role.ACTION]]
+    assert actions == ["Left || Up"] or [json.loads(span) for span in actions] == [{"actions": "Left || Up"}]
+
+
+def test_roles_from_tool_calls_reach_the_tokens() -> None:
+    text = f"I go.{CALL}"
+    ids = encode(text)
+    roles = completion_roles(chat(), tool_call_spans, torch.tensor([ids]), torch.ones(1, len(ids)).bool())[0]
+    assert "".join(written(ids, roles, Role.ACTION)).strip() == '{"actions": "Left || Up"}'
+    assert "".join(written(ids, roles, Role.REASONING)) == "I go."
+
+
+def written(ids: list[int], roles: torch.Tensor, role: Role) -> list[str]:
+    return [tokenizer().decode([i]) for i, r in zip(ids, roles.tolist(), strict=True) if r == role]
+
+
+def test_a_function_of_the_users_own(tmp_path: Path) -> None:
+    """It sees each reply's text and ids, and its spans become roles."""
+    seen = []
+
+    def capitals(text: str, ids: Any) -> list[tuple[int, int, Role]]:
+        seen.append((text, list(ids)))
+        at = text.find("Left")
+        return [(at, at + 4, Role.ACTION)] if at >= 0 else []
+
+    made = trainer(tmp_path, roles=capitals, focus=FocusConfig(beta=0))
+    made.train()
+    assert all(text == "".join(chat().decode(ids)[0]) for text, ids in seen) and len(seen) > 8
+    for batch in made._buffered_inputs:
+        for ids, roles in zip(batch["completion_ids"].tolist(), batch["focus_roles"], strict=True):
+            actions = [text.strip() for text in written(ids, roles, Role.ACTION)]
+            assert set(actions) <= {"Left"}
+            assert not written(ids, roles, Role.REASONING)
+
+
+def test_a_span_that_ends_before_it_starts_is_refused(tmp_path: Path) -> None:
+    made = trainer(tmp_path, roles=lambda text, ids: [(3, 1, Role.ACTION)], focus=FocusConfig(beta=0))
+    with pytest.raises(ValueError, match="ends before it starts"):
+        made.train()
