@@ -56,8 +56,8 @@ def run_line(line, folder):
     run([sys.executable, "-m", "actfocus", *words], folder, text="quit\n")
 
 
-def test_the_readme_has_blocks_of_both_kinds():
-    assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
+def test_the_readme_has_blocks_of_every_kind():
+    assert {kind for kind, _ in BLOCKS} == {"bash", "python", "diff"}
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -67,6 +67,11 @@ def test_block(number, folder):
         for line in filter(None, text.splitlines()):
             run_line(line, folder)
         return
+    if kind == "diff":  # what is added: the import must work, and the call name parameters that there are
+        *imports, call = [line[1:] for line in text.splitlines() if line.startswith("+")]
+        stand_ins = "import inspect\nmodel = reward = args = dataset = None\n"
+        checked = re.sub(r"^trainer = (\w+)\(", r"inspect.signature(\1).bind(", call)
+        text = "\n".join([stand_ins, *imports, checked])
     named = re.match(r"# (\w+\.py)\n", text)
     path = folder / (named.group(1) if named else "block.py")
     path.write_text(text)

@@ -21,6 +21,7 @@ from actfocus.cli.games import CheckEnv, Play
 from actfocus.cli.models import Models
 from actfocus.cli.outcome import Command, print_outcome
 from actfocus.cli.parsing import parse
+from actfocus.cli.report import Report
 from actfocus.cli.train import Train, train_defaults
 from actfocus.cli.view import View
 from actfocus.cli.warmstart import Warmstart
@@ -39,6 +40,7 @@ COMMANDS: dict[str, type[Any]] = {
     "check-env": CheckEnv,
     "models": Models,
     "view": View,
+    "report": Report,
     "webshop": Webshop,
     "completion": Completion,
 }

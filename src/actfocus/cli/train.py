@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -13,9 +13,10 @@ from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Interrupted, Outcome
 from actfocus.cli.parsing import flag_value
 from actfocus.config import Config, EnvConfig, differences, load_config, to_toml
-from actfocus.errors import ModelError, RunError
+from actfocus.errors import ConfigError, ModelError, RunError
 from actfocus.report.progress import is_first_process, make_progress
 from actfocus.report.tables import figures_table, success_table
+from actfocus.report.trackers import TrackerName, check_installed, remembered_trackers
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,18 @@ class Train:
     """Run directory to create; if not given, one under runs/ that names game, algorithm, seed and time."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
     """Print the resolved settings, the tokens in a step and an estimate of the memory, and stop."""
+    tracker: Annotated[
+        tuple[TrackerName | Literal["none"], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="{tensorboard,trackio,wandb,none}", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """Show the run in this tracker too. A resumed run keeps those that it has, unless others are given."""
     json: Json = False
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()  # noqa: RUF009 - frozen
 
     def run(self) -> Outcome:
         """Check all that can be checked without torch, then train."""
+        trackers = chosen_trackers(self.tracker, self.resume)
         if self.resume is not None:
             if self.out is not None:
                 raise RunError("--out does not go with --resume: a resumed run stays where it is")
@@ -63,14 +71,13 @@ class Train:
             check_game(self.settings.env)
             check_shipped(self.settings)
         check_model(self.settings.model.name)
+        check_installed(trackers)
         if self.dry_run:
             return _dry_run(self.settings, out)
-        summary = _train(self.settings, out, resumed=self.resume is not None)
-        curve = str(out / "learning_curve.png")
-        table = success_table(summary)
-        return Outcome(
-            summary | {"learning_curve": curve}, [table, f"Run: {out}", f"Learning curve: {curve}"]
-        )
+        summary = _train(self.settings, out, trackers, resumed=self.resume is not None)
+        files = {"learning_curve": str(out / "learning_curve.png"), "report": str(out / "report.html")}
+        lines = [f"Run: {out}", f"Learning curve: {files['learning_curve']}", f"Report: {files['report']}"]
+        return Outcome(summary | files, [success_table(summary), *lines])
 
 
 def train_defaults(args: Sequence[str]) -> Train:
@@ -142,6 +149,15 @@ def check_model(name: str) -> None:
     check_model_name(name)
 
 
+def chosen_trackers(given: Sequence[str], resumed: Path | None) -> tuple[str, ...]:
+    """The trackers that are asked for; without a word of them, those that a resumed run has."""
+    if not given:
+        return () if resumed is None else remembered_trackers(resumed)
+    if "none" in given and set(given) != {"none"}:
+        raise ConfigError("--tracker none does not go with other trackers")
+    return tuple(dict.fromkeys(name for name in given if name != "none"))
+
+
 def default_out(config: Config) -> Path:
     """`runs/<env>-<algorithm>-<focus|uniform>-<seed>-<time>`."""
     focus = config.focus
@@ -156,12 +172,14 @@ def timestamp() -> str:
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _train(config: Config, out: Path, *, resumed: bool) -> dict[str, Any]:
+def _train(config: Config, out: Path, trackers: Sequence[str], *, resumed: bool) -> dict[str, Any]:
     from actfocus.training.run import resume, train
 
     progress = make_progress()
     try:
-        return resume(out, progress=progress) if resumed else train(config, out, progress=progress)
+        if resumed:
+            return resume(out, progress=progress, trackers=trackers)
+        return train(config, out, progress=progress, trackers=trackers)
     except KeyboardInterrupt:
         if (out / "config.toml").is_file():
             raise Interrupted(f"interrupted; go on with: actfocus train --resume {out}") from None

@@ -6,8 +6,8 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from actfocus.models.loading import load
 from actfocus.models.reference import make_reference
 from actfocus.report.curve import draw_learning_curve
 from actfocus.report.progress import Progress
+from actfocus.report.summary.page import write_report
+from actfocus.report.trackers import Tracking, check_installed, remembered_trackers, tracking
 from actfocus.training.checkpoint import (
     keep_only,
     latest_checkpoint,
@@ -39,21 +41,24 @@ from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater
 
 
-def train(config: Config, out: Path, *, progress: Progress) -> dict[str, Any]:
+def train(config: Config, out: Path, *, progress: Progress, trackers: Sequence[str] = ()) -> dict[str, Any]:
     """Train a new run at `out`; returns its summary (see `summarise_run`).
 
     Raises:
-        RunError: If `out` exists.
+        RunError: If `out` exists, or the package of a tracker is missing.
         ModelError: If the model cannot be loaded.
         GameError: If a game of the user's own raises.
         NonFiniteError: If training breaks; the offending batch is in `failed/`.
     """
+    check_installed(trackers)
     processes = Processes()
     with processes.together():
         run = RunDirectory.create(out, config) if processes.is_main else RunDirectory(out)
     with _claimed(run, processes):
         try:
-            return Run(config, run, processes, progress).go(start=0)
+            whole = Run(config, run, processes, progress)
+            with _tracked(run, trackers, processes, progress) as whole.tracking:
+                return whole.go(start=0)
         except ActfocusError:
             # A run that never began would only stand in the way of the corrected command.
             if processes.is_main and not run.lines():
@@ -61,20 +66,30 @@ def train(config: Config, out: Path, *, progress: Progress) -> dict[str, Any]:
             raise
 
 
-def resume(path: Path, *, progress: Progress, changes: Config | None = None) -> dict[str, Any]:
+def resume(
+    path: Path,
+    *,
+    progress: Progress,
+    changes: Config | None = None,
+    trackers: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Continue a run from its newest checkpoint, bit for bit; returns its summary.
 
+    Its trackers may be others than before; None are those that it had.
+
     Raises:
-        RunError: If there is no run, its configuration was changed, its checkpoints are damaged, or its
-            initial model is not the one it was started with.
+        RunError: If there is no run, its configuration was changed, its checkpoints are damaged, its
+            initial model is not the one it was started with, or the package of a tracker is missing.
     """
     processes = Processes()
     run = RunDirectory.open(path)
     config = run.config()
     if changes is not None:
         run.refuse_changes(changes)
+    names = remembered_trackers(path) if trackers is None else tuple(trackers)
+    check_installed(names)
     with _claimed(run, processes):
-        return _continue(config, run, processes, progress)
+        return _continue(config, run, processes, progress, names)
 
 
 @contextmanager
@@ -87,7 +102,15 @@ def _claimed(run: RunDirectory, processes: Processes) -> Iterator[None]:
         yield
 
 
-def _continue(config: Config, run: RunDirectory, processes: Processes, progress: Progress) -> dict[str, Any]:
+def _tracked(
+    run: RunDirectory, trackers: Sequence[str], processes: Processes, progress: Progress
+) -> AbstractContextManager[Tracking]:
+    return tracking(run, trackers, progress.note) if processes.is_main else nullcontext(Tracking())
+
+
+def _continue(
+    config: Config, run: RunDirectory, processes: Processes, progress: Progress, trackers: Sequence[str]
+) -> dict[str, Any]:
     checkpoint = latest_checkpoint(run.checkpoints)
     start = verify(checkpoint) if checkpoint is not None else 0
     if checkpoint is not None and start == config.steps:
@@ -95,6 +118,8 @@ def _continue(config: Config, run: RunDirectory, processes: Processes, progress:
         if processes.is_main:  # what a kill after the last checkpoint left undone
             keep_only(checkpoint)
             _draw(run)
+            with _tracked(run, trackers, processes, progress):
+                pass  # they have been told what they lack
         return summarise_run(run) | {"seconds": 0.0}
     whole = Run(config, run, processes, progress)
     if checkpoint is not None:
@@ -105,7 +130,8 @@ def _continue(config: Config, run: RunDirectory, processes: Processes, progress:
         if processes.is_main:
             # Without a checkpoint the run starts over, the first evaluation included.
             run.rewind(start if checkpoint is not None else -1)
-    return whole.go(start=start)
+    with _tracked(run, trackers, processes, progress) as whole.tracking:
+        return whole.go(start=start)
 
 
 class Run:
@@ -117,6 +143,7 @@ class Run:
         # A GPU has no such cumsum, which sampling needs: there it warns instead of stopping.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         self.config, self.directory, self.processes, self.progress = config, run, processes, progress
+        self.tracking = Tracking()
         self.policy, self.chat = load_initial(config.model, config.env, device=processes.device)
         with processes.together():
             if processes.is_main:
@@ -183,8 +210,10 @@ class Run:
         if not self.processes.is_main:
             return
         memory: dict[str, float] = {"peak_memory_bytes": float(_peak_memory())}
+        timing = {"step": number, "seconds": seconds} | memory
         self.directory.append("metrics.jsonl", {"step": number} | metrics)
-        self.directory.append("timing.jsonl", {"step": number, "seconds": seconds} | memory)
+        self.directory.append("timing.jsonl", timing)
+        self.tracking.log(metrics | timing)
 
     def _save(self, number: int) -> None:
         save_checkpoint(
@@ -280,6 +309,7 @@ def summarise_run(run: RunDirectory) -> dict[str, Any]:
 
 def _draw(run: RunDirectory) -> None:
     draw_learning_curve(run.config(), run.lines(), run.path / "learning_curve.png")
+    write_report(run.path)
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""The report of a run: one HTML page with what came of it, why, and what it cost."""
