@@ -145,7 +145,8 @@ def test_on_the_thousand_products_they_are_true_of_titles_and_choices(real):
     for seed in range(60):
         for env, _, rng in walk(real, 10**6 + seed, expert_share=0.4):
             for sentence in env.remarks(rng):
-                match = re.fullmatch(r"\[(\w+)\] has (.+)\.|The title of \[(\w+)\] leaves out (.+)\.", sentence)
+                wording = r"\[(\w+)\] has (.+)\.|The title of \[(\w+)\] leaves out (.+)\."
+                match = re.fullmatch(wording, sentence)
                 if match:
                     has, words, lacks, missing = match.groups()
                     assert words in titles[has] if has else missing not in titles[lacks]
