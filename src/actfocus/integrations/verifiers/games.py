@@ -34,7 +34,7 @@ class GameTasksetConfig(vf.TasksetConfig):
     game: Annotated[EnvConfig, BeforeValidator(_from_texts)] = EnvConfig()
     """The game and its settings, as everywhere in ActFocus."""
     split: Literal["train", "evaluation"] = "train"
-    """Levels that training draws, or those that `actfocus evaluate` plays; no seed is in both."""
+    """Levels that training draws, or those that `actfocus eval` plays; no seed is in both."""
     rows: int = Field(256, ge=1)
     """Levels."""
     seed: int = Field(0, ge=0)
