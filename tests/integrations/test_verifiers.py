@@ -237,7 +237,7 @@ def test_the_members_of_a_group_share_the_level_and_not_the_luck(split: str, tmp
     for trace in found:
         assert_the_game_itself(trace)
     luck = sorted((t.task.data.idx, t.task.data.level_seed, t.info["game"]["chance_seed"]) for t in found)
-    # Those of `actfocus evaluate`, where it is evaluation; the same in every run, where it is not.
+    # Those of `actfocus eval`, where it is evaluation; the same in every run, where it is not.
     ours = [(start.group, start.level_seed, start.chance_seed) for start in evaluation_starts(3, 4)]
     if split == "train":
         levels = [derive_seed(Stream.LEVEL, 4, row) for row in range(3)]
