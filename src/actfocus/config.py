@@ -77,11 +77,8 @@ class EnvConfig(_Section):
     """Sudoku: digits given at the start."""
     catalogue: Annotated[str | None, _optional("NAME", "(default: shipped)")] = None
     """WebShop: the products; `shipped`, or the name of an imported catalogue (`actfocus webshop list`)."""
-    goals: Annotated[
-        Literal["synthetic", "varied", "human"] | None, _optional("{synthetic,varied,human}")
-    ] = None
-    """WebShop: requests made from the products' options; the same, in training for attributes that are drawn
-    anew each time; or people's requests, if the catalogue has them."""
+    goals: Annotated[Literal["synthetic", "human"] | None, _optional("{synthetic,human}")] = None
+    """WebShop: requests made from the products' options, or people's requests, if the catalogue has them."""
     split: Annotated[Literal["product", "goal"] | None, _optional("{product,goal}")] = None
     """WebShop: evaluation has products of its own, or (as published) only goals of its own."""
     option_match: Annotated[Literal["fuzzy", "equal"] | None, _optional("{fuzzy,equal}")] = None

@@ -6,7 +6,6 @@
 4. The split by goal is WebShop's own.
 5. A draw is uniform over products, then over their goals.
 6. People's instructions make goals of their own.
-7. Varied goals ask for other attributes of the same product, in training alone.
 """
 
 import itertools
@@ -21,10 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from actfocus.envs.webshop.catalogue import load_catalogue
-from actfocus.envs.webshop.goals import NO_LIMIT, Goals, Pool, instruction_text, price_limit
+from actfocus.envs.webshop.goals import NO_LIMIT, Goals, Pool, price_limit
 from actfocus.envs.webshop.products import Instruction, Product, read_product
-from actfocus.envs.webshop.score import score
 from actfocus.envs.webshop.shop import make_shop
 from actfocus.errors import ConfigError
 from tests.envs.webshop.records import item, order
@@ -331,42 +328,3 @@ def test_the_published_goals(real):
     evaluation, training = (products_of(real.goals, pool) for pool in (real.evaluation, real.training))
     assert evaluation.isdisjoint(training)
     assert 0.15 < len(evaluation) / len(real.goals.owners) < 0.25
-
-
-# 7. Varied goals
-
-
-@pytest.fixture(scope="module")
-def varied():
-    return make_shop(load_catalogue("shipped"), "varied")
-
-
-def test_varied_goals_ask_for_attributes_of_their_product_and_keep_everything_else(varied):
-    products = varied.catalogue.products
-    plain = make_shop(varied.catalogue).training
-    asked: dict[int, set] = {}
-    for seed in range(600):
-        goal = varied.training.draw(np.random.default_rng(seed))
-        known = plain.draw(np.random.default_rng(seed))
-        product = products[goal.product]
-        instruction = product.instruction.text
-        assert replace(goal, text=known.text, attributes=known.attributes) == known
-        assert 2 <= len(goal.attributes) <= 3 and set(goal.attributes) <= set(product.attributes)
-        assert goal.text.endswith(known.text.removeprefix(instruction))
-        assert all(attribute in goal.text for attribute in goal.attributes)
-        assert not any(a in goal.text for a in set(product.attributes) - set(goal.attributes))
-        right = dict(goal.options)
-        assert score(product, right, goal, product, option_match="fuzzy").total == 1
-        asked.setdefault(goal.product, set()).add(goal.attributes)
-    assert sum(len(found) > 1 for found in asked.values()) > 100
-
-
-def test_what_the_instruction_asks_for_is_worded_as_the_instruction(varied):
-    for product in varied.catalogue.products:
-        assert instruction_text(product.query, product.instruction.attributes) == product.instruction.text
-
-
-def test_evaluation_asks_for_the_same_whether_training_varies_or_not(varied):
-    plain = make_shop(varied.catalogue).evaluation
-    for seed in range(50):
-        assert varied.evaluation.draw(np.random.default_rng(seed)) == plain.draw(np.random.default_rng(seed))

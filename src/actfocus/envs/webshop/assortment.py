@@ -148,9 +148,6 @@ FACETS = {
     "spin": Facet("the {} kind is made to move", ("ball bearing", "tangle free", "weighted")),
 }
 
-PARTS = frozenset(value for facet in FACETS.values() if facet.part for value in facet.values)
-"""What products come with."""
-
 OPTIONS = {
     "color": ("Color", ("black", "white", "navy", "teal", "red", "green", "gray", "pink")),
     "size": ("Size", ("small", "medium", "large", "huge")),

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from actfocus.envs.webshop.assortment import BRANDS, FACETS, KINDS, NOTES, OPTIONS, Facet, Kind
-from actfocus.envs.webshop.goals import instruction_text
 
 TITLE_LENGTH = 90
 REDRAWS = 40
@@ -140,6 +139,14 @@ def _title(brand: str, attributes: Attributes, asked: Attributes, kind: Kind, sp
     return title if len(title) <= TITLE_LENGTH else _title(brand, attributes, asked, kind, spare=False)
 
 
+def _instruction(kind: Kind, asked: Attributes, parts: list[str]) -> str:
+    """The request; what is one of the product's `parts` comes after "with" if it is the last one named."""
+    *before, last = asked
+    if last in parts:
+        return f"Find me {', '.join(before)} {kind.query} with {last}"
+    return f"Find me {', '.join(asked)} {kind.query}"
+
+
 def _description(kind: Kind, rng: np.random.Generator) -> str:
     """One or two sentences that hold for every product of the type."""
     subject = f"These {kind.name} are" if kind.name == kind.query else f"This {kind.name} is"
@@ -241,10 +248,11 @@ def generate(families: int = 110, seed: int = 0) -> tuple[list[dict[str, Any]], 
         kind = KINDS[place]
         family, asked = _stock(kind, shelves[place], rng)
         items += _family_products(kind, family, asked, rng)
+        parts = [value for facet in family.facets if facet.part for value in facet.values]
         orders += [
             {
                 "attributes": list(attributes),
-                "instruction": instruction_text(kind.query, wanted),
+                "instruction": _instruction(kind, wanted, parts),
                 "instruction_attributes": list(wanted),
             }
             for attributes, wanted in zip(family.members, asked, strict=True)

@@ -9,15 +9,14 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from actfocus.envs.webshop.assortment import PARTS
 from actfocus.envs.webshop.products import Options, Product
 
-GoalKind = Literal["synthetic", "varied", "human"]
+GoalKind = Literal["synthetic", "human"]
 Split = Literal["product", "goal"]
 
 NO_LIMIT = math.inf
@@ -51,12 +50,11 @@ class Goals(Sequence[Goal]):
     """All goals of a catalogue, product by product; each is made when it is asked for.
 
     Synthetic goals: one for each combination of a product's option values, the option names in alphabetical
-    order, the last one varying fastest. Varied goals are those as well, until one is drawn for training: then
-    it gets attributes of its own.
+    order, the last one varying fastest.
     """
 
     def __init__(self, products: Sequence[Product], kind: GoalKind) -> None:
-        self._products, self.kind = products, kind
+        self._products, self._kind = products, kind
         counts = [self._count(product) for product in products]
         self.owners = [index for index, count in enumerate(counts) if count]
         """Indices of the products that have goals."""
@@ -74,7 +72,7 @@ class Goals(Sequence[Goal]):
         owner = bisect_right(self._starts, index) - 1
         product_index, number = self.owners[owner], index - self._starts[owner]
         product = self._products[product_index]
-        if self.kind == "human":
+        if self._kind == "human":
             instruction = product.human[number]
             text, options = instruction.text.strip("."), instruction.options
         else:
@@ -92,7 +90,7 @@ class Goals(Sequence[Goal]):
         return range(self._starts[owner], self._starts[owner + 1])
 
     def _count(self, product: Product) -> int:
-        if self.kind == "human":
+        if self._kind == "human":
             return len(product.human)
         if product.instruction is None:
             return 0
@@ -117,8 +115,7 @@ class Pool:
 
     def __init__(self, goals: Goals, products: Sequence[Product], split: Split, *, evaluation: bool) -> None:
         """By product (the default), no product is asked for in both; by goal is WebShop's own split."""
-        self._goals, self._products, self._split = goals, products, split
-        self._varied = goals.kind == "varied" and not evaluation
+        self._goals, self._split = goals, split
         if split == "product":
             self._members = [
                 owner
@@ -155,32 +152,10 @@ class Pool:
         Drawn goal by goal, ten products of WebShop's thousand would make 40 % of all requests.
         """
         member = self._members[rng.integers(len(self._members))]
-        if self._split == "product":
-            own = self._goals.of_owner(member)
-            member = own[rng.integers(len(own))]
-        goal = self._goals[member]
-        return vary(goal, self._products[goal.product], rng) if self._varied else goal
-
-
-def vary(goal: Goal, product: Product, rng: np.random.Generator) -> Goal:
-    """The same request for other attributes of its product, two or three at random.
-
-    A catalogue has one instruction per product. Who learns from so few requests learns them by heart.
-    """
-    assert product.instruction is not None
-    count = min(int(rng.integers(2, 4)), len(product.attributes))
-    places = sorted(rng.permutation(len(product.attributes))[:count].tolist())
-    asked = tuple(product.attributes[place] for place in places)
-    text = instruction_text(product.query, asked) + goal.text.removeprefix(product.instruction.text)
-    return replace(goal, text=text, attributes=asked)
-
-
-def instruction_text(query: str, asked: Sequence[str]) -> str:
-    """The request for a kind of product; what it comes with stands after "with" if it is named last."""
-    *before, last = asked
-    if last in PARTS and before:
-        return f"Find me {', '.join(before)} {query} with {last}"
-    return f"Find me {', '.join(asked)} {query}"
+        if self._split == "goal":
+            return self._goals[member]
+        own = self._goals.of_owner(member)
+        return self._goals[own[rng.integers(len(own))]]
 
 
 def _combination(product: Product, number: int) -> dict[str, str]:
