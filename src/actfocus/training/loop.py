@@ -32,8 +32,8 @@ RECORDED = (
     *("advantages", "weights", "ratio"),
 )
 """Figures of a batch that are recorded, token by token; those that it has."""
-MEASURED_GROUPS = 8
-"""Groups whose gradients are measured, at most: it costs three times an update of theirs."""
+MEASURED_GROUPS = 4
+"""Groups whose gradients are measured, at most: it costs four to five times an update of theirs."""
 
 
 class Stopwatch:
