@@ -225,9 +225,9 @@ class Config(_Section):
     """Steps between checkpoints; one more stands at the end."""
     save_episodes_every: Annotated[int, Field(ge=0)] = 10
     """Steps between records of all episodes, token by token; 0 means none."""
-    gradients_every: Annotated[int, Field(ge=0)] = 10
+    gradients_every: Annotated[int, Field(ge=0)] = 0
     """Steps between measurements of how the policy gradient divides among the roles, besides that of the
-    first step; 0 means none. One takes the memory of nine gradients."""
+    first step; 0 means none. One takes the memory of nine gradients and the time of four updates."""
 
     @property
     def kept_groups(self) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,11 @@ def test_a_missing_model_folder_is_said(actfocus: Call, run: Path) -> None:
 def test_serving_ends_at_control_c(run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "actfocus", "view", "runs/x", "--serve", "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=tmp_path, env=dict(os.environ), text=True, **pipes) as process:
+    # Where the tests run in the background of a shell, Control-C is ignored, and children inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=dict(os.environ), text=True, preexec_fn=heard, **pipes
+    ) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         (url,) = re.findall(r"http://127\.0\.0\.1:\d+/", line)

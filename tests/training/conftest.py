@@ -40,6 +40,7 @@ SMALL: dict[str, Any] = {
     "steps": 3,
     "checkpoint_every": 2,
     "save_episodes_every": 2,
+    "gradients_every": 10,
     "seed": 5,
 }
 """A run of about two seconds."""

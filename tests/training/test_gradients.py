@@ -218,3 +218,14 @@ def test_weights_that_differ_among_reasoning_tokens_are_refused(small, small_epi
     weights_BT = torch.rand(small_episodes.roles_BT.shape)
     with pytest.raises(ValueError, match="reasoning"):
         measured(small, small_episodes, weights_BT=weights_BT)
+
+
+def test_shares_are_left_out_where_there_is_no_gradient_to_divide(small, small_episodes):
+    """With α = 0 and no action all weights are 0: NaN is no figure for `metrics.jsonl`."""
+    batch = double(small_episodes)
+    shares = measured(small, batch).shares()
+    assert shares["groups"] == 3
+    for when in ("before", "after"):
+        assert sum(shares[when].values()) == pytest.approx(1)
+    nothing_BT = torch.zeros(batch.roles_BT.shape, dtype=torch.float64)
+    assert measured(small, batch, weights_BT=nothing_BT).shares() is None

@@ -434,3 +434,18 @@ def test_an_update_that_breaks_the_policy_is_not_saved(
     assert verify(run / "checkpoints" / "step_1") == 1
     assert not (run / "checkpoints" / "step_2").exists()
     assert [line["step"] for line in lines(run)] == [0, 1]
+
+
+def test_a_report_that_cannot_be_written_leaves_a_whole_run(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise KeyError("turns")
+
+    monkeypatch.setattr("actfocus.training.run.write_report", fail)
+    notes: list[str] = []
+    progress = SilentProgress()
+    monkeypatch.setattr(progress, "note", notes.append)
+    summary = train(make_config(steps=1), tmp_path / "run", progress=progress)
+    assert summary["steps"] == 1 and verify(tmp_path / "run" / "checkpoints" / "step_1") == 1
+    assert any("no report.html" in note and "actfocus report" in note for note in notes)

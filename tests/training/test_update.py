@@ -109,12 +109,24 @@ def test_ratios_and_clip_fractions_are_those_of_each_role(
     assert (scene.batch.ratio_BT[~scene.batch.sampled_BT] == 0).all()
 
 
-def test_a_role_without_weight_has_no_ratio(make_scene: MakeScene) -> None:
+def test_a_role_without_weight_is_in_no_metric_but_is_recorded(make_scene: MakeScene) -> None:
     scene = make_scene(GRPO)
     assert scene.batch.weights_BT is not None
-    scene.batch.weights_BT[scene.batch.roles_BT == Role.REASONING] = 0
+    is_reasoning_BT = scene.batch.roles_BT == Role.REASONING
+    scene.batch.weights_BT[is_reasoning_BT] = 0
     metrics = scene.updater.update(scene.batch, step=1)
     assert "ratio_action" in metrics and "ratio_reasoning" not in metrics
+    assert scene.batch.ratio_BT is not None
+    assert (scene.batch.ratio_BT[is_reasoning_BT] != 1).double().mean() > 0.9
+
+
+def test_a_skipped_update_leaves_the_ratio_at_one(make_scene: MakeScene) -> None:
+    scene = make_scene(GRPO)
+    assert scene.batch.weights_BT is not None
+    scene.batch.weights_BT[:] = 0
+    scene.updater.update(scene.batch, step=1)
+    assert scene.batch.ratio_BT is not None
+    assert (scene.batch.ratio_BT == scene.batch.sampled_BT).all()
 
 
 @pytest.mark.parametrize("algorithm", [GRPO, PPO], ids=["grpo", "ppo"])

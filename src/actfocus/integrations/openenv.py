@@ -50,7 +50,13 @@ def require_openenv() -> None:
 
 
 # Before anything that imports openenv: what is missing or out of range is said in one line.
-require_openenv()
+try:
+    require_openenv()
+except ImportError as missing:
+    if __name__ != "__main__":
+        raise
+    print(f"error: {missing}", file=sys.stderr)
+    sys.exit(2)
 
 import uvicorn  # noqa: E402
 from fastapi import FastAPI, Request  # noqa: E402

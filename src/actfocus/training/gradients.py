@@ -8,6 +8,7 @@ Legend: B trajectories, T tokens, N sampled tokens of a micro-batch.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,6 +56,14 @@ class GradientShare:
     before: dict[str, RoleGradient]
     after: dict[str, RoleGradient]
 
+    def shares(self) -> dict[str, Any] | None:
+        """The share of each role; None where there is no gradient to divide, as where Σw = 0."""
+        parts = {"before": self.before, "after": self.after}
+        shares = {when: {name: part[name].share for name in SAMPLED_ROLES} for when, part in parts.items()}
+        if not all(math.isfinite(share) for part in shares.values() for share in part.values()):
+            return None
+        return {"groups": self.groups, **shares}
+
 
 Combination = dict[str, float]
 """A sum of kinds of gradient: its coefficients."""
@@ -99,15 +108,14 @@ def gradient_share(
     the role's part of the gradient that one optimiser step takes. Groups without any advantage (GRPO's, where
     returns do not vary) have gradient 0: they are left out.
 
-    Groups are taken one at a time, and of each kind of gradient (three roles, and the weighted actions) only
-    the sum is kept, and its squared norms: nine times the trained parameters, however many groups there are.
+    Groups are taken one at a time. Of each kind of gradient only the sum and its squared norms are kept: nine
+    times the trained parameters, however many groups there are.
 
     Args:
         policy: The model whose gradient it is.
-        batch: What was written; on the policy's device.
+        batch: What was written.
         advantages_BT: Advantage of each token; read at sampled tokens.
-        weights_BT: Weight of each token, the same for all reasoning tokens and for all of neither span
-            (`focus.token_weights`).
+        weights_BT: Those of `focus.token_weights`: one for all reasoning tokens, one for all of neither span.
         micro_batch: Trajectories per forward pass.
         most_groups: Use the first so many groups with an advantage; all by default.
         progress: Hears of each group.

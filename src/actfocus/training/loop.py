@@ -169,11 +169,8 @@ class Loop:
             micro_batch=self._config.optimizer.micro_batch,
             most_groups=MEASURED_GROUPS,
         )
-        if share is None:
-            return {}
-        parts = {"before": share.before, "after": share.after}
-        shares = {when: {name: part[name].share for name in SAMPLED_ROLES} for when, part in parts.items()}
-        return {"gradient_share": {"groups": share.groups, **shares}}
+        shares = None if share is None else share.shares()
+        return {} if shares is None else {"gradient_share": shares}
 
 
 def _require_finite(batch: Batch) -> None:

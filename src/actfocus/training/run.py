@@ -7,7 +7,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,17 @@ def _claimed(run: RunDirectory, processes: Processes) -> Iterator[None]:
         yield
 
 
+@contextmanager
 def _tracked(
     run: RunDirectory, trackers: Sequence[str], processes: Processes, progress: Progress
-) -> AbstractContextManager[Tracking]:
-    return tracking(run, trackers, progress.note) if processes.is_main else nullcontext(Tracking())
+) -> Iterator[Tracking]:
+    """The trackers, in the main process; an error there stops all ranks."""
+    with ExitStack() as held:
+        whole = Tracking()
+        with processes.together():
+            if processes.is_main:
+                whole = held.enter_context(tracking(run, trackers, progress.note))
+        yield whole
 
 
 def _continue(
@@ -117,9 +124,9 @@ def _continue(
         progress.note(f"{run.path} has all of its {start} steps already: there is nothing to train")
         if processes.is_main:  # what a kill after the last checkpoint left undone
             keep_only(checkpoint)
-            _draw(run)
-            with _tracked(run, trackers, processes, progress):
-                pass  # they have been told what they lack
+            _draw(run, progress)
+        with _tracked(run, trackers, processes, progress):
+            pass  # they have been told what they lack
         return summarise_run(run) | {"seconds": 0.0}
     whole = Run(config, run, processes, progress)
     if checkpoint is not None:
@@ -167,7 +174,7 @@ class Run:
         if config.steps == 0 and self.processes.is_main:
             self._save(0)
         if self.processes.is_main:
-            _draw(self.directory)
+            _draw(self.directory, self.progress)
         self.processes.wait()  # the others read what the main process has written
         return summarise_run(self.directory) | {"seconds": time.perf_counter() - began}
 
@@ -307,9 +314,12 @@ def summarise_run(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def _draw(run: RunDirectory) -> None:
+def _draw(run: RunDirectory, progress: Progress) -> None:
     draw_learning_curve(run.config(), run.lines(), run.path / "learning_curve.png")
-    write_report(run.path)
+    try:
+        write_report(run.path)
+    except Exception as error:  # whatever it is: the run is whole, and the page can be written later
+        progress.note(f"warning: no report.html ({error}); later: actfocus report {run.path}")
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, float]:

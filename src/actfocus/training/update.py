@@ -86,10 +86,13 @@ class Updater:
             group["lr"] = group["initial_lr"] * factor
         tally = Tally()
         assert batch.old_logprobs_BT is not None
-        batch.ratio_BT = torch.zeros_like(batch.old_logprobs_BT)
+        # Each rank fills in its own rows. A mini-batch that is skipped leaves the ratio at 1.
+        rows_B = torch.arange(len(batch), device=batch.roles_BT.device)
+        is_own_B = rows_B % self._processes.count == self._processes.rank
+        batch.ratio_BT = (batch.sampled_BT & is_own_B[:, None]).to(batch.old_logprobs_BT.dtype)
         for rows in self._mini_batches(len(batch), step):
             self._update_on(batch, rows, tally)
-        batch.ratio_BT = self._processes.sum(batch.ratio_BT)  # each rank has filled in its own rows
+        batch.ratio_BT = self._processes.sum(batch.ratio_BT)
         return self._metrics(tally) | {"lr": self.optimizer.param_groups[0]["lr"]}
 
     @torch.no_grad()
@@ -149,7 +152,8 @@ class Updater:
         )
         entropy = scores.entropy.sum() / total_tokens
         assert part.ratio_BT is not None
-        part.ratio_BT[sampled_BT] = statistics.ratio_BT
+        # Not that of the statistics, which is 1 where the weight is 0.
+        part.ratio_BT[sampled_BT] = (scores.logprobs.detach() - part.old_logprobs_BT[sampled_BT]).exp()
         tally.add(policy_loss=loss, entropy=entropy, weight=part.weights_BT.sum())
         tally.add(**sums_per_role(statistics, part.roles_BT[sampled_BT]))
         loss = loss - settings.entropy_bonus * entropy

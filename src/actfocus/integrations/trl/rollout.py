@@ -73,10 +73,16 @@ class EnvironmentRollout:
             self._chat = quiet_chat(self._tokenizer, trainer.eos_token_ids)
         starts = self._starts(prompts, trainer)
         if trainer.use_vllm or trainer.use_transformers_continuous_batching:
-            records = play_with(trainer, self._chat, self._make, starts, self._limits)
-        else:
-            records = self._sample(trainer, starts)
-        return as_trl(records, with_logprobs=trainer.temperature == 1)
+            if self._limits.response > trainer.max_completion_length:
+                raise ConfigError(
+                    f"a reply may have {self._limits.response} tokens, but max_completion_length ="
+                    f" {trainer.max_completion_length} cuts it: raise that, or lower response"
+                )
+            return as_trl(
+                play_with(trainer, self._chat, self._make, starts, self._limits), with_logprobs=True
+            )
+        # Ours are those of temperature 1, whatever the sampling was.
+        return as_trl(self._sample(trainer, starts), with_logprobs=trainer.temperature == 1)
 
     def _starts(self, prompts: Sequence[str], trainer: Any) -> list[Start]:
         step = int(trainer.state.global_step)

@@ -80,7 +80,7 @@ class TokenSignal:
             options = {"trust_remote_code": trainer.args.trust_remote_code}
             options |= dict(trainer.args.model_init_kwargs or {})
             # As TRL loads its own: in the arithmetic of the policy.
-            options |= {"dtype": trainer.model.dtype}
+            options |= {"dtype": trainer.model.dtype, "device_map": None}
             with torch.random.fork_rng():
                 model = create_model_from_path(get_config_model_id(trainer.model.config), **options)
         model = model.to(trainer.accelerator.device).requires_grad_(False)

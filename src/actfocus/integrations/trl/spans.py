@@ -61,7 +61,7 @@ def _arguments(text: str, start: int, end: int) -> list[tuple[int, int]]:
         return parameters
     try:
         span = _member(text[:end], start)
-    except (ValueError, IndexError):  # broken JSON
+    except (ValueError, IndexError, RecursionError):  # broken JSON, or nested without end
         return []
     return [span] if span else []
 
