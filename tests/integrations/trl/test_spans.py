@@ -76,6 +76,11 @@ def test_calls_as_the_chat_templates_of_trl_write_them(template: str) -> None:
     assert actions == ["Left || Up"] or [json.loads(span) for span in actions] == [{"actions": "Left || Up"}]
 
 
+def test_a_call_that_nests_without_end_is_no_action() -> None:
+    deep = f'<tool_call>{{"name": "act", "arguments": {"[" * 200_000}</tool_call>'
+    assert read(tool_call_spans, f"Near. {deep}") == {Role.REASONING: ["Near. "]}
+
+
 def test_roles_from_tool_calls_reach_the_tokens() -> None:
     text = f"I go.{CALL}"
     ids = encode(text)
