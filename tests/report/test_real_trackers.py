@@ -39,7 +39,7 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture(autouse=True)
 def quick_picture(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     finished("grpo")  # tests elsewhere share it, and look for its picture
-    monkeypatch.setattr("actfocus.training.run._draw", lambda run: None)
+    monkeypatch.setattr("actfocus.training.run._draw", lambda run, progress: None)
 
 
 @pytest.fixture(scope="module", autouse=True)

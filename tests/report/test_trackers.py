@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,7 +76,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def quick_picture(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     finished("grpo")  # tests elsewhere share it, and look for its picture
-    monkeypatch.setattr(run_module, "_draw", lambda run: None)
+    monkeypatch.setattr(run_module, "_draw", lambda run, progress: None)
 
 
 # What is sent. ------------------------------------------------------------------------------------------
@@ -122,7 +123,9 @@ def test_every_line_goes_to_the_tracker_and_the_bits_stay(
 def test_only_the_main_process_tracks(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", Config())
     for is_main in (False, True):
-        with run_module._tracked(run, ["fake"], SimpleNamespace(is_main=is_main), Notes()):  # type: ignore[arg-type]
+        with run_module._tracked(
+            run, ["fake"], SimpleNamespace(is_main=is_main, together=nullcontext), Notes()
+        ):  # type: ignore[arg-type]
             assert len(Fake.made) == is_main
     assert Fake.made[0].closed == [False]
 

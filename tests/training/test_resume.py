@@ -41,7 +41,7 @@ def quick_picture(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture costs more than the rest of a resumed step, and is tested elsewhere."""
     for algorithm in ALGORITHMS:
         finished(algorithm)  # these have a real one
-    draw = lambda run: (run.path / "learning_curve.png").touch()  # noqa: E731
+    draw = lambda run, progress: (run.path / "learning_curve.png").touch()  # noqa: E731
     monkeypatch.setattr("actfocus.training.run._draw", draw)
 
 

@@ -318,6 +318,8 @@ def _draw(run: RunDirectory, progress: Progress) -> None:
     draw_learning_curve(run.config(), run.lines(), run.path / "learning_curve.png")
     try:
         write_report(run.path)
+    except OSError:  # a full disk is said as everywhere
+        raise
     except Exception as error:  # whatever it is: the run is whole, and the page can be written later
         progress.note(f"warning: no report.html ({error}); later: actfocus report {run.path}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+import torch
 from safetensors.torch import save_file
 
 from actfocus.integrations.trl import FocusConfig
@@ -34,4 +35,6 @@ if __name__ == "__main__":
     rank = os.environ["RANK"]
     save_file({name: value.contiguous() for name, value in gradients.items()}, folder / f"{rank}.safetensors")
     figures = {key: value for key, value in logged.items() if key.startswith("focus/")}
-    print(json.dumps({"ranks": count, **figures}))
+    print(json.dumps({"ranks": count, **figures}), flush=True)
+    torch.distributed.destroy_process_group()
+    os._exit(0)  # a thread of gloo's may outlive Python's own end, and then aborts the process
