@@ -2,5 +2,12 @@
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import pytest
+
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For processes that a test starts. Not for good: what a tokenizer saves tells whether this is set."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
