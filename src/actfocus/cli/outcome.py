@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from actfocus.errors import RunError
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,6 +35,20 @@ class Command(Protocol):
 
 class Interrupted(KeyboardInterrupt):
     """Control-C, with a line that says what to do next."""
+
+
+def require_writable(out: Path, example: str) -> None:
+    """Refuse a file that a page cannot be written to; `example` is the name of one in a folder.
+
+    Raises:
+        RunError: Saying why and what to do.
+    """
+    if out.is_dir():
+        raise RunError(f"{out} is a folder: name a file, such as {out / example}")
+    if out.exists() and not out.is_file():
+        raise RunError(f"{out} is no ordinary file and is not written to: name another --out")
+    if not out.absolute().parent.is_dir():
+        raise RunError(f"cannot write {out}: there is no folder {out.absolute().parent}")
 
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:

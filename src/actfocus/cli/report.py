@@ -7,9 +7,8 @@ from typing import Annotated
 import tyro
 
 from actfocus.cli.options import Json, optional
-from actfocus.cli.outcome import Outcome
+from actfocus.cli.outcome import Outcome, require_writable
 from actfocus.cli.train import saved_config
-from actfocus.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,7 @@ class Report:
         """Check the options, then write."""
         saved_config(self.directory)  # says what is wrong before anything slow is imported
         out = self.out or self.directory / "report.html"
-        if out.is_dir():
-            raise RunError(f"{out} is a folder: name a file, such as {out / 'report.html'}")
-        if out.exists() and not out.is_file():
-            raise RunError(f"{out} is no ordinary file and is not written to: name another --out")
-        if not out.absolute().parent.is_dir():
-            raise RunError(f"cannot write {out}: there is no folder {out.absolute().parent}")
+        require_writable(out, "report.html")
         from actfocus.report.summary.page import write_report
 
         summary = write_report(self.directory, out)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import tyro
 
 from actfocus.cli.options import Json, optional
-from actfocus.cli.outcome import Outcome
+from actfocus.cli.outcome import Outcome, require_writable
 from actfocus.cli.train import saved_config
-from actfocus.errors import ConfigError, RunError
+from actfocus.errors import ConfigError
 from actfocus.report.progress import make_progress
 
 
@@ -57,12 +57,7 @@ class View:
 
     def _write(self) -> Outcome:
         out = self.out or self.directory / "view.html"
-        if out.is_dir():
-            raise RunError(f"{out} is a folder: name a file, such as {out / 'view.html'}")
-        if out.exists() and not out.is_file():
-            raise RunError(f"{out} is no ordinary file and is not written to: name another --out")
-        if not out.absolute().parent.is_dir():
-            raise RunError(f"cannot write {out}: there is no folder {out.absolute().parent}")
+        require_writable(out, "view.html")
         from actfocus.report.viewer.collect import page_data
         from actfocus.report.viewer.page import render_page
 

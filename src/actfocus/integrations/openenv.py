@@ -10,12 +10,11 @@
 A connection is a session with a game of its own. docs/environments_elsewhere.md says what goes over the wire.
 """
 
-import re
 import secrets
 import sys
 import uuid
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import gymnasium
@@ -25,33 +24,14 @@ from pydantic import Field
 from actfocus.config import EnvConfig
 from actfocus.envs import EVALUATION_SEEDS, make_env
 from actfocus.errors import ActfocusError, ConfigError, did_you_mean
+from actfocus.integrations.versions import is_of, require_version
 
 SUPPORTED = ">=0.10,<0.11"
 """OpenEnv's versions whose seams `tests/integrations/test_openenv_contract.py` pins."""
-_MAJOR_MINOR = ("0", "10")
-
-
-def require_openenv() -> None:
-    """Refuse an OpenEnv that is missing or that this module was not written for.
-
-    Raises:
-        ImportError: Saying which versions are supported, which one is here, and what to do.
-    """
-    try:
-        found = version("openenv")
-    except PackageNotFoundError:
-        found = ""
-    if tuple(re.findall(r"\d+", found)[:2]) == _MAJOR_MINOR:
-        return
-    here = f"openenv {found} is installed" if found else "openenv is not installed"
-    raise ImportError(
-        f"actfocus.integrations.openenv needs openenv{SUPPORTED}, and {here}: pip install 'actfocus[openenv]'"
-    )
-
 
 # Before anything that imports openenv: what is missing or out of range is said in one line.
 try:
-    require_openenv()
+    require_version("openenv", SUPPORTED, is_of(0, 10), "pip install 'actfocus[openenv]'")
 except ImportError as missing:
     if __name__ != "__main__":
         raise

@@ -3,6 +3,7 @@
 Legend: B rows, D hidden size, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -84,6 +85,15 @@ class Episode:
         self.reply.append(token)
         self._logprobs.append(logprob)
         self.writing = token not in self._chat.end_ids and len(self.reply) < self._room
+
+    def take(self, reply: Sequence[int], logprobs: Sequence[float | None] | None) -> None:
+        """Take a reply that was sampled elsewhere, as far as there is room; what is unknown of it is NaN."""
+        for place, token in enumerate(reply):
+            if not self.writing:
+                break
+            logprob = None if logprobs is None else logprobs[place]
+            self.write(token, math.nan if logprob is None else logprob)
+        self.writing = False
 
     def keep_half_reply(self) -> None:
         """Put what was written of the present reply into the record, unplayed."""

@@ -98,7 +98,7 @@ def gradient_share(
     *,
     micro_batch: int,
     most_groups: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> GradientShare | None:
     """Norm and signal-to-noise ratio of the policy gradient, per role, before and after weighting.
 
@@ -108,8 +108,7 @@ def gradient_share(
     the role's part of the gradient that one optimiser step takes. Groups without any advantage (GRPO's, where
     returns do not vary) have gradient 0: they are left out.
 
-    Groups are taken one at a time. Of each kind of gradient only the sum and its squared norms are kept: nine
-    times the trained parameters, however many groups there are.
+    Only sums over groups are kept: nine times the trained parameters, however many groups there are.
 
     Args:
         policy: The model whose gradient it is.
@@ -132,16 +131,14 @@ def gradient_share(
     if len(used) < 2:
         return None
     factors = _factors(batch, weights_BT)
+    weighted_BT = weights_BT if factors["action"] is None else None
     tally = _Tally(_combinations(factors))
-    if progress is not None:
-        progress.begin("gradients", len(used))
+    progress.begin("gradients", len(used))
     for rows in used:
-        weighted_BT = weights_BT if factors["action"] is None else None
         tally.add(_group_gradients(policy, batch, advantages_BT, weighted_BT, rows, micro_batch))
         if not all(map(math.isfinite, tally.squares.values())):
             raise NonFiniteError("the policy gradient is not finite: check the model's weights")
-        if progress is not None:
-            progress.advance({"episodes": float(len(rows))})
+        progress.advance({"episodes": float(len(rows))})
     rows = [row for group in used for row in group]
     roles_BT, weights_BT = batch.roles_BT[rows], weights_BT[rows]
     tokens = {name: int((roles_BT == role).sum()) for name, role in SAMPLED_ROLES.items()}

@@ -19,6 +19,7 @@ from actfocus.errors import NonFiniteError
 from actfocus.focus import SAMPLED_ROLES, Role, token_weights
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
+from actfocus.report.progress import SilentProgress
 from actfocus.rollout.batch import Batch, collate, keep_varied_groups
 from actfocus.rollout.sampler import BrokenSampling, Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
@@ -168,6 +169,7 @@ class Loop:
             batch.weights_BT,
             micro_batch=self._config.optimizer.micro_batch,
             most_groups=MEASURED_GROUPS,
+            progress=SilentProgress(),
         )
         shares = None if share is None else share.shares()
         return {} if shares is None else {"gradient_share": shares}

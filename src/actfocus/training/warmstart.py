@@ -29,7 +29,7 @@ from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
-from actfocus.models.tiny import tiny_model, tiny_tokenizer
+from actfocus.models.tiny import VOCABULARY, tiny_model, tiny_tokenizer
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.training.demonstrations import demonstration, demonstration_texts
@@ -45,7 +45,7 @@ class _Language(NamedTuple):
     """Tokens, at most."""
 
 
-_GRID = _Language(("frozen-lake", "sokoban", "sudoku"), 100, 1024)
+_GRID = _Language(("frozen-lake", "sokoban", "sudoku"), 100, VOCABULARY)
 _SHOP = _Language(("webshop",), 1000, 4096)
 """So many that ids, option values and words of the shipped products are one token each: to repeat them is
 to copy one token."""

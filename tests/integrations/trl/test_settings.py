@@ -12,6 +12,7 @@ import torch
 from trl import GRPOTrainer
 
 from actfocus.errors import ConfigError
+from actfocus.integrations import versions
 from actfocus.integrations.trl import FocusConfig, version
 from tests.integrations.trl.scripted import Recorder, line, parameters, prompts, trainer
 
@@ -110,6 +111,6 @@ def test_no_trl_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(version, "version", missing)
+    monkeypatch.setattr(versions, "version", missing)
     with pytest.raises(ImportError, match=r"and trl is not installed: pip install 'actfocus\[trl\]'"):
         version.require_trl()

@@ -149,18 +149,8 @@ def play_with(
         contexts += [episodes[0].record.ids[:1]] * (width - len(active))
         replies, logprobs = trainer._generate_single_turn(contexts, None, {}, 1)
         for row, episode in enumerate(active):
-            _take(episode, replies[row], logprobs[row] if logprobs else None)
-
-
-def _take(episode: Episode, reply: Sequence[int], logprobs: Sequence[float | None] | None) -> None:
-    """Write a reply as far as the episode has room for it, and play it."""
-    for place, token in enumerate(reply):
-        if not episode.writing:
-            break
-        logprob = logprobs[place] if logprobs is not None else None
-        episode.write(token, float("nan") if logprob is None else logprob)
-    episode.writing = False
-    episode.play()
+            episode.take(replies[row], logprobs[row] if logprobs else None)
+            episode.play()
 
 
 def as_trl(records: Sequence[Trajectory], *, with_logprobs: bool) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the reward on the last token, and its GAE does not see it where that is masked.
 """
 
 import copy
-import math
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -84,7 +83,9 @@ class GameLoop(AgentLoopBase):  # type: ignore[misc, unused-ignore]
             seconds += time.perf_counter() - started
             bounds = (output.extra_fields.get(f"{end}_global_steps") for end in ("min", "max"))
             versions += [bound for bound in bounds if bound is not None]
-            _take(episode, output.token_ids, output.log_probs)
+            if not output.token_ids:
+                raise RuntimeError("the rollout server returned no token: was the request aborted?")
+            episode.take(output.token_ids, output.log_probs)
             await self.loop.run_in_executor(None, episode.play)
         return self._output(episode, seconds, versions, with_logprobs=bool(sampling_params.get("logprobs")))
 
@@ -135,14 +136,3 @@ class GameLoop(AgentLoopBase):  # type: ignore[misc, unused-ignore]
             metrics={"generate_sequences": seconds},
             extra_fields=extra,
         )
-
-
-def _take(episode: Episode, reply: list[int], logprobs: list[float] | None) -> None:
-    """Write a reply as far as the episode has room for it."""
-    if not reply:
-        raise RuntimeError("the rollout server returned no token: was the request aborted?")
-    for place, token in enumerate(reply):
-        if not episode.writing:
-            break
-        episode.write(token, math.nan if logprobs is None else logprobs[place])
-    episode.writing = False
