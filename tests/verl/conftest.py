@@ -24,8 +24,6 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
 }
-# Before verl is imported, here and in the processes that Ray starts.
-os.environ.update(ENVIRONMENT)
 
 
 def _has_verl() -> bool:
@@ -37,6 +35,10 @@ def _has_verl() -> bool:
 
 
 collect_ignore_glob = [] if _has_verl() else ["*"]
+if _has_verl():
+    # Before verl is imported, here and in the processes that Ray starts. Not elsewhere: this file is read in
+    # every test run, and other tests depend on the environment.
+    os.environ.update(ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")
