@@ -34,11 +34,12 @@ from verifiers.v1.serve.client import EnvClient
 
 from actfocus.config import EnvConfig
 from actfocus.envs import EVALUATION_SEEDS, TextEnv, configured_env
-from actfocus.integrations.verifiers import TASKSET_ID, GameTask
+from actfocus.integrations.verifiers import GameTask
 from actfocus.rollout.seeds import Stream, derive_seed, evaluation_starts
 
 GAMES = ("frozen-lake", "sokoban", "sudoku", "webshop")
-COMMAND = [sys.executable, "-m", "actfocus.integrations.verifiers"]
+COMMANDS = Path(sys.executable).parent
+"""Where verifiers installs its own commands."""
 
 Message = dict[str, str]
 Player = Callable[[TextEnv], Message]
@@ -127,7 +128,7 @@ def completion(message: Message) -> dict[str, Any]:
 
 def settings(game: str, rows: int = 6, split: str = "evaluation", **more: Any) -> dict[str, Any]:
     slips = {"success_rate": 1.0} if game == "frozen-lake" else {}
-    return {"id": TASKSET_ID, "game": {"name": game} | slips, "rows": rows, "split": split} | more
+    return {"id": "actfocus-games", "game": {"name": game} | slips, "rows": rows, "split": split} | more
 
 
 def load(taskset: dict[str, Any]) -> list[GameTask]:
@@ -321,8 +322,8 @@ def test_the_command_line_and_a_replay_of_its_scores(tmp_path: Path) -> None:
     run = ["--no-push", "--no-rich", "--output-dir", str(tmp_path), "--run.dir", "played", "-m", "m"]
     with model(load(settings("frozen-lake", 3)), expert) as address:
         client = ["--client.base-url", address, "--client.api-key-var", "NO_SUCH_KEY"]
-        command(["eval", "actfocus-games", *game, *rows, *run, *client])
-    replay = ["replay", str(tmp_path / "played"), "--no-rich", "--output-dir", str(tmp_path / "again")]
+        command(["vf-eval", "actfocus-games", *game, *rows, *run, *client])
+    replay = ["vf-replay", str(tmp_path / "played"), "--no-rich", "--output-dir", str(tmp_path / "again")]
     # verifiers takes the taskset from the run only where nothing of it is given anew.
     other = ["--taskset.id", "actfocus-games", "--taskset.task.rewards.success.weight", "2"]
     command([*replay, *other])
@@ -335,26 +336,13 @@ def test_the_command_line_and_a_replay_of_its_scores(tmp_path: Path) -> None:
 
 
 def command(arguments: list[str]) -> None:
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    name, *rest = arguments
+    done = subprocess.run([COMMANDS / name, *rest], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_unknown_command_is_refused() -> None:
-    done = subprocess.run([*COMMAND, "train"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: the first word must be one of debug, eval, gepa, replay, validate, got 'train'\n"
-    )
-
-
-def test_workers_of_a_trainer_play_with_luck_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A trainer's workers know nothing of ours: the module that docs/ tells to write helps them."""
-    page = Path(__file__).parents[2] / "docs" / "environments_elsewhere.md"
-    _, module = page.read_text().split("```python\n# actfocus_games.py\n")
-    (tmp_path / f"{TASKSET_ID}.py").write_text(module.split("```")[0])
-    monkeypatch.syspath_prepend(str(tmp_path))  # which processes that are spawned inherit
+def test_workers_of_a_trainer_play_with_luck_of_their_own() -> None:
+    """Processes that know nothing of ours find the games by the taskset's id."""
     taskset = settings("frozen-lake", 1)
     taskset["game"]["success_rate"] = 0.5
     config = pool.env_config_data(vf.resolve_env_config({"taskset": taskset}))

@@ -13,7 +13,6 @@ from verifiers.v1.dialects.chat import message_to_wire
 
 from actfocus.config import EnvConfig
 from actfocus.integrations.verifiers import (
-    TASKSET_ID,
     GameEnv,
     GameEnvConfig,
     GameHarness,
@@ -28,6 +27,8 @@ MESSAGE = (
     f" verifiers {version('verifiers')} is installed. Install a supported one, or adapt the integration"
     " and its range in version.py. The seam: "
 )
+
+TASKSET_ID = "actfocus-games"
 
 
 def hold(condition: Any, seam: str) -> None:
@@ -79,8 +80,8 @@ def test_verifiers_finds_our_classes_by_the_id() -> None:
     hold(vf.environment_class(TASKSET_ID) is GameEnv, "environment_class")
     hold(vf.env_config_type(TASKSET_ID) is GameEnvConfig, "env_config_type")
     hold(vf.default_harness_id(TASKSET_ID) == TASKSET_ID, "the harness beside a taskset is not its default")
-    taskset = vf.load_taskset(GameTasksetConfig(id="actfocus-games", game=EnvConfig(name="sudoku")))
-    hold(isinstance(taskset, GameTaskset), "load_taskset, with a hyphen in the id")
+    taskset = vf.load_taskset(GameTasksetConfig(id=TASKSET_ID, game=EnvConfig(name="sudoku")))
+    hold(isinstance(taskset, GameTaskset), "load_taskset")
 
 
 def test_the_seat_needs_no_sandbox_and_no_tools() -> None:

@@ -1,11 +1,10 @@
 """Our games as a verifiers taskset: rows are levels, an episode is a chat with the game.
 
-    python -m actfocus.integrations.verifiers eval actfocus-games --env.taskset.game.name sokoban …
+    vf-eval actfocus-games --env.taskset.game.name sokoban …
 
+verifiers finds them by the top-level module `actfocus_games`, which names what is in here.
 docs/environments_elsewhere.md says which seeds the rows have and how an episode is scored.
 """
-
-import sys
 
 from actfocus.integrations.verifiers.version import require_verifiers
 
@@ -22,15 +21,7 @@ from actfocus.integrations.verifiers.games import (  # noqa: E402
     GameTasksetConfig,
 )
 
-TASKSET_ID = "actfocus_games"
-"""What verifiers calls the games: `taskset.id`, also as `actfocus-games`."""
-
-# verifiers imports a plug-in by its id, and an id can only name a top-level module.
-sys.modules.setdefault(TASKSET_ID, sys.modules[__name__])
-
-# verifiers takes the one taskset, the one environment and the one harness that it finds in here.
 __all__ = [
-    "TASKSET_ID",
     "GameData",
     "GameEnv",
     "GameEnvConfig",
