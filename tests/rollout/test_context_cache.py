@@ -28,7 +28,7 @@ class Rows:
     """A cache, and what its rows hold in plain lists."""
 
     def __init__(self, model, rows):
-        self.model, self.cache = model, ContextCache(model, rows)
+        self.model, self.cache = model, ContextCache.empty(model, rows)
         self.ids = [[] for _ in range(rows)]
 
     def append(self, blocks):
@@ -41,8 +41,11 @@ class Rows:
                 )
 
     def select(self, rows):
-        self.cache.select(rows)
+        self.cache = self.cache.taken(rows)
         self.ids = [self.ids[row] for row in rows]
+
+    def close_gaps(self):
+        self.cache = ContextCache.joined([self.cache])
 
     def width(self):
         return self.cache._mask_BT.shape[1]
@@ -69,15 +72,15 @@ def test_closing_gaps_changes_no_hidden_state(model):
     for token in range(20, 26):
         rows.append([[token], [], [token] if token % 2 else []])
     before = rows.width()
-    rows.cache.close_gaps()
+    rows.close_gaps()
     assert rows.width() == max(map(len, rows.ids)) == before
     rows.append([[], [30, 31], [32]])
     rows.select([1, 2])
-    rows.cache.close_gaps()
+    rows.close_gaps()
     assert rows.width() == max(map(len, rows.ids)) < before
     assert rows.cache._mask_BT.sum(1).tolist() == [len(ids) for ids in rows.ids]
     rows.append([[33], [34, 35]])
-    rows.cache.close_gaps()
+    rows.close_gaps()
     rows.append([[36], [37]])
 
 
@@ -91,6 +94,26 @@ def test_selecting_keeps_drops_repeats_and_reorders(model):
     assert rows.ids == [[8, 15]]
 
 
+def test_parts_grow_on_their_own_and_join_again(model):
+    rows = Rows(model, 5)
+    rows.append([[5, 6, 7], [8], [9, 10], [11, 12, 13, 14], [15]])
+    whole, ids = rows.cache, rows.ids
+    parts = []
+    for chosen, blocks in (([3, 0], [[[20], [21]]] * 3), ([2], []), ([1, 4], [[[22], []], [[], [23, 24]]])):
+        part = Rows(model, 0)
+        part.cache, part.ids = whole.taken(chosen), [ids[row] for row in chosen]
+        for block in blocks:
+            part.append(block)
+        parts.append(part)
+    rows.append([[30], [31], [32], [33], [34]])  # the whole has not changed by what its parts did
+    rows.cache = ContextCache.joined([part.cache for part in parts])
+    rows.ids = [row for part in parts for row in part.ids]
+    assert rows.width() == max(map(len, rows.ids)) == 7
+    assert rows.cache._mask_BT.sum(1).tolist() == [len(ids) for ids in rows.ids]
+    rows.append([[40], [], [41, 42], [43], [44]])
+    rows.append([[45], [46], [47], [48], [49]])
+
+
 def test_a_long_history_of_everything(model):
     rng = np.random.default_rng(0)
     rows = Rows(model, 2)
@@ -98,7 +121,7 @@ def test_a_long_history_of_everything(model):
     for _ in range(25):
         move = rng.integers(0, 4)
         if move == 0:
-            rows.cache.close_gaps()
+            rows.close_gaps()
         elif move == 1:
             rows.select(rng.integers(0, len(rows.ids), rng.integers(1, 5)).tolist())
         else:

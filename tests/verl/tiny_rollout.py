@@ -41,7 +41,7 @@ class Server:
         from actfocus.rollout.sampler import draw_tokens
 
         self.calls.append({"request": request_id, "prompt": list(prompt_ids), **sampling_params})
-        cache = ContextCache(self.model, 1)
+        cache = ContextCache.empty(self.model, 1)
         hidden = cache.append([list(prompt_ids)])
         ids: list[int] = []
         logprobs: list[float] = []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
@@ -42,6 +43,14 @@ class _BufferedLayer(DynamicLayer):  # type: ignore[misc, unused-ignore]
         self.keys, self.values = keys[..., : held + new, :], values[..., : held + new, :]
         return self.keys, self.values
 
+    @classmethod
+    def holding(cls, keys: torch.Tensor, values: torch.Tensor) -> "_BufferedLayer":
+        """A layer that has read these [B, H, T, D] keys and values."""
+        layer = cls()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        return layer
+
     def _is_buffered(self) -> bool:
         """Whether the keys still lie in the buffer: choosing rows or closing gaps makes new ones."""
         assert self._buffers is not None
@@ -55,10 +64,17 @@ class ContextCache:
     took part stands in the last column; a prompt, one sampled token and an observation are all just blocks.
     """
 
-    def __init__(self, model: LanguageModel, rows: int) -> None:
-        self._model = model
+    def __init__(
+        self, model: LanguageModel, mask_BT: torch.Tensor, layers: Sequence[_BufferedLayer] = ()
+    ) -> None:
+        self._model, self._mask_BT = model, mask_BT
         self._cache = Cache(layer_class_to_replicate=_BufferedLayer)
-        self._mask_BT = torch.zeros(rows, 0, dtype=torch.long, device=model.device)
+        self._cache.layers.extend(layers)
+
+    @classmethod
+    def empty(cls, model: LanguageModel, rows: int) -> "ContextCache":
+        """A cache for so many conversations, none of which has begun."""
+        return cls(model, torch.zeros(rows, 0, dtype=torch.long, device=model.device))
 
     def append(self, blocks: Sequence[Sequence[int]]) -> torch.Tensor:
         """Append one block of ids per row, empty for a row that pauses.
@@ -81,21 +97,36 @@ class ContextCache:
         )
         return hidden_BWD[:, -1]
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row may be named several times."""
-        index = torch.tensor(list(rows), device=self._mask_BT.device)
-        self._cache.reorder_cache(index)
-        self._mask_BT = self._mask_BT[index]
+    def taken(self, rows: Sequence[int]) -> "ContextCache":
+        """A copy of these rows, in this order, as a cache of its own; a row may be named several times."""
+        index = torch.tensor(list(rows), dtype=torch.long, device=self._mask_BT.device)
+        layers = [_BufferedLayer.holding(each.keys[index], each.values[index]) for each in self._cache.layers]
+        return ContextCache(self._model, self._mask_BT[index], layers)
 
-    def close_gaps(self) -> None:
-        """Move each row's tokens to the right end and drop the columns that this frees.
+    @staticmethod
+    def joined(parts: Sequence["ContextCache"]) -> "ContextCache":
+        """The rows of all parts as one cache, each row's tokens at the right end and no column empty in all.
 
         Keys carry their position already, so moving them changes nothing but the time attention takes.
         """
-        order_BT = self._mask_BT.argsort(dim=1, stable=True)
-        order_BT = order_BT[:, -int(self._mask_BT.sum(1).max()) :]
-        self._mask_BT = self._mask_BT.gather(1, order_BT)
-        for layer in self._cache.layers:
-            index = order_BT[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
-            layer.keys = layer.keys.gather(2, index)
-            layer.values = layer.values.gather(2, index)
+        width = max(int(part._mask_BT.sum(1).max()) for part in parts)
+        closed = [part._without_gaps(width) for part in parts]
+        mask_BT = torch.cat([mask for mask, _ in closed])
+        layers = [
+            _BufferedLayer.holding(*(torch.cat(tensors) for tensors in zip(*of_parts, strict=True)))
+            for of_parts in zip(*(layers for _, layers in closed), strict=True)
+        ]
+        return ContextCache(parts[0]._model, mask_BT, layers)
+
+    def _without_gaps(self, width: int) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+        """Mask, and keys and values per layer, of the last `width` columns once the holes have moved left."""
+        missing = max(0, width - self._mask_BT.shape[1])
+        order_BT = self._mask_BT.argsort(dim=1, stable=True)[:, -width:]
+
+        def moved(held: torch.Tensor) -> torch.Tensor:
+            index = order_BT[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
+            # Zeros and not just anything: attention multiplies what it does not look at by 0.
+            return pad(held.gather(2, index), (0, 0, missing, 0))
+
+        mask_BT = pad(self._mask_BT.gather(1, order_BT), (missing, 0))
+        return mask_BT, [(moved(layer.keys), moved(layer.values)) for layer in self._cache.layers]

@@ -172,62 +172,83 @@ def sample_episodes(
     return [episode.record for episode in episodes]
 
 
+class _Rows(NamedTuple):
+    """Episodes side by side, and their rows in one cache."""
+
+    cache: ContextCache
+    episodes: Sequence[Episode]
+    unread: Sequence[list[int]]
+    """Per row the ids that the cache has not read yet."""
+
+    def taken(self, wanted: Callable[[Episode], bool]) -> "_Rows":
+        """A copy of those whose episodes are wanted."""
+        rows = [row for row, episode in enumerate(self.episodes) if wanted(episode)]
+        cache = self.cache.taken(rows)
+        return _Rows(cache, [self.episodes[row] for row in rows], [self.unread[row] for row in rows])
+
+    @staticmethod
+    def joined(parts: Sequence["_Rows"]) -> "_Rows":
+        """All of them in one cache."""
+        episodes = [episode for part in parts for episode in part.episodes]
+        unread = [ids for part in parts for ids in part.unread]
+        return _Rows(ContextCache.joined([part.cache for part in parts]), episodes, unread)
+
+
 def _play_out(model: LanguageModel, episodes: Sequence[Episode], temperature: float) -> None:
     """Play all episodes to their ends."""
-    active = [episode for episode in episodes if episode.writing]
     with model.autocast():
-        cache, hidden_BD = _read_openings(model, active)
-        while active:
-            unread = _write_replies(model, cache, active, hidden_BD, temperature)
-            for episode in active:
+        rows, hidden_BD = _read_openings(model, [episode for episode in episodes if episode.writing])
+        while rows.episodes:
+            parts = _write_replies(model, rows, hidden_BD, temperature)
+            for episode in rows.episodes:
                 episode.play()
-            going_on = [row for row, episode in enumerate(active) if not episode.record.ended]
-            active = [active[row] for row in going_on]
-            if active:
-                cache.select(going_on)
-                cache.close_gaps()
-                new = [unread[row] + each.pending for row, each in zip(going_on, active, strict=True)]
-                hidden_BD = cache.append(new)
+            parts = [part.taken(lambda episode: not episode.record.ended) for part in parts]
+            parts = [part for part in parts if part.episodes]
+            if not parts:
+                return
+            rows = _Rows.joined(parts)
+            new = zip(rows.unread, rows.episodes, strict=True)
+            hidden_BD = rows.cache.append([unread + episode.pending for unread, episode in new])
 
 
-def _read_openings(model: LanguageModel, episodes: Sequence[Episode]) -> tuple[ContextCache, torch.Tensor]:
+def _read_openings(model: LanguageModel, episodes: Sequence[Episode]) -> tuple[_Rows, torch.Tensor]:
     openings = [tuple(episode.pending) for episode in episodes]
     distinct = list(dict.fromkeys(openings))
-    cache = ContextCache(model, len(distinct))
-    if not distinct:
-        return cache, torch.empty(0)
-    hidden_PD = cache.append(distinct)
+    cache = ContextCache.empty(model, len(distinct))
+    hidden_PD = cache.append(distinct) if distinct else torch.empty(0)
     row_of = {opening: row for row, opening in enumerate(distinct)}
     rows = [row_of[opening] for opening in openings]
-    cache.select(rows)
-    return cache, hidden_PD[rows]
+    return _Rows(cache.taken(rows), episodes, [[] for _ in episodes]), hidden_PD[rows]
 
 
 def _write_replies(
-    model: LanguageModel,
-    cache: ContextCache,
-    episodes: Sequence[Episode],
-    hidden_BD: torch.Tensor,
-    temperature: float,
-) -> list[list[int]]:
-    """Sample one reply per row; rows that have finished pause until the last one has.
+    model: LanguageModel, rows: _Rows, hidden_BD: torch.Tensor, temperature: float
+) -> list[_Rows]:
+    """Sample one reply per row; rows that have finished rest until the last one has.
 
     Returns:
-        Per row the sampled ids that the cache has not read yet: those of the last round.
+        The same rows, in parts: a pass reads the whole context of a row that rests, so those are put aside
+        whenever they are half of all.
     """
+    aside: list[_Rows] = []
     while True:
-        writing = [row for row, episode in enumerate(episodes) if episode.writing]
+        writing = [row for row, episode in enumerate(rows.episodes) if episode.writing]
         # In float64: as a float32, a number just below 1 is 1, and no token lies there.
-        draws = [episodes[row].draw() for row in writing]
+        draws = [rows.episodes[row].draw() for row in writing]
         uniform = torch.tensor(draws, dtype=torch.float64, device=hidden_BD.device)
         tokens, logprobs = draw_tokens(model.head(hidden_BD[writing]), uniform, temperature)
-        blocks: list[list[int]] = [[] for _ in episodes]
+        new: list[list[int]] = [[] for _ in rows.episodes]
         for row, token, logprob in zip(writing, tokens.tolist(), logprobs.tolist(), strict=True):
-            episodes[row].write(token, logprob)
-            blocks[row] = [token]
-        if not any(episode.writing for episode in episodes):
-            return blocks
-        hidden_BD = cache.append(blocks)
+            rows.episodes[row].write(token, logprob)
+            new[row] = [token]
+        rows = rows._replace(unread=new)
+        still = sum(episode.writing for episode in rows.episodes)
+        if not still:
+            return [*aside, rows]
+        if 2 * still <= len(rows.episodes):
+            aside.append(rows.taken(lambda episode: not episode.writing))
+            rows = rows.taken(lambda episode: episode.writing)
+        hidden_BD = rows.cache.append(rows.unread)
 
 
 def draw_tokens(
