@@ -4,23 +4,5 @@ verifiers, and trainers that start it, import a taskset as a top-level module; t
 `actfocus.integrations.verifiers`.
 """
 
-from actfocus.integrations.verifiers import (
-    GameData,
-    GameEnv,
-    GameEnvConfig,
-    GameHarness,
-    GameTask,
-    GameTaskset,
-    GameTasksetConfig,
-)
-
-# verifiers takes the one taskset, the one environment and the one harness that it finds in here.
-__all__ = [
-    "GameData",
-    "GameEnv",
-    "GameEnvConfig",
-    "GameHarness",
-    "GameTask",
-    "GameTaskset",
-    "GameTasksetConfig",
-]
+from actfocus.integrations.verifiers import *  # noqa: F403
+from actfocus.integrations.verifiers import __all__ as __all__

@@ -4,14 +4,12 @@
 2. Training and evaluation share no product, or, in the published split, no goal.
 """
 
-import os
 import re
-import subprocess
-import sys
 import time
 
 from actfocus.envs.webshop.environment import WebShop
 from actfocus.envs.webshop.shop import open_shop
+from tests.envs.processes import printed_in_every_process
 from tests.envs.webshop.hand_made import reply
 
 SIDES = {
@@ -55,17 +53,8 @@ def test_levels_are_the_same_in_every_process(cache):
         "    print(env.reset(seed=seed)[0], env.expert_actions(), env.random_action(rng), env.remarks(rng))\n"
         "    print(env.step(f'<think></think><answer>{env.expert_actions()[0]}</answer>')[0])\n"
     )
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONIOENCODING": "utf-8"},
-            capture_output=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    }
-    (output,) = outputs
-    requests = re.findall(r"^Request: (.*)\nThis is", output.decode().replace("\r", ""), re.MULTILINE)
+    output = printed_in_every_process(script)
+    requests = re.findall(r"^Request: (.*)\nThis is", output, re.MULTILINE)
     env = WebShop(shop=open_shop("shipped"))
     assert requests == [goal.text for goal in goals_of(env, [*range(15), *range(10**6, 10**6 + 15)])]
 
