@@ -149,8 +149,8 @@ def _outside_cause(error: BaseException) -> str | None:
         # safetensors and torch wrap the disk's error in types of their own and keep only its text.
         if "os error 28" in str(cause) or "No space left on device" in str(cause):
             return (
-                f"the disk is full ({cause}); make room, then run the command again (a training that had begun"
-                " goes on with: actfocus train --resume RUN)"
+                f"the disk is full ({cause}); make room, then run the command again"
+                " (a training that had begun goes on with: actfocus train --resume RUN)"
             )
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     if isinstance(error, OSError) and error.errno in _USERS_OWN:
