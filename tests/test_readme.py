@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from actfocus.config import FocusConfig
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
@@ -56,6 +58,15 @@ def run_line(line, folder):
     run([sys.executable, "-m", "actfocus", *words], folder, text="quit\n")
 
 
+def check_command(line):
+    """A command for another environment: its module is there, and `+actfocus.…` are settings of ours."""
+    _, _, module, *settings = shlex.split(line)
+    assert (ROOT / "src" / Path(*module.split(".")) / "__main__.py").is_file()
+    prefix = "+actfocus."
+    ours = dict(word.removeprefix(prefix).split("=") for word in settings if word.startswith(prefix))
+    assert ours and FocusConfig.model_validate_strings(ours)
+
+
 def test_the_readme_has_blocks_of_every_kind():
     assert {kind for kind, _ in BLOCKS} == {"bash", "python", "diff"}
 
@@ -68,7 +79,10 @@ def test_block(number, folder):
             run_line(line, folder)
         return
     if kind == "diff":  # what is added: the import must work, and the call name parameters that there are
-        *imports, call = [line[1:] for line in text.splitlines() if line.startswith("+")]
+        *imports, call = added = [line[1:] for line in text.splitlines() if line.startswith("+")]
+        if added[0].startswith("python -m "):
+            check_command(" ".join(line.rstrip("\\") for line in added))
+            return
         stand_ins = "import inspect\nmodel = reward = args = dataset = None\n"
         checked = re.sub(r"^trainer = (\w+)\(", r"inspect.signature(\1).bind(", call)
         text = "\n".join([stand_ins, *imports, checked])
