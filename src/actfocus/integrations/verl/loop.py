@@ -24,11 +24,11 @@ from actfocus.rollout.seeds import Stream, derive_seed
 from actfocus.rollout.trajectory import Start
 
 LOOPS = Path(__file__).parent / "agent_loops.yaml"
-"""For `actor_rollout_ref.rollout.agent.agent_loop_config_path`: one loop per environment."""
+"""For `actor_rollout_ref.rollout.agent.agent_loop_config_path`: one loop per environment, and `tags`."""
 
 
 @lru_cache(maxsize=2)
-def _chat_of(tokenizer: Any) -> Chat:
+def chat_of(tokenizer: Any) -> Chat:
     """On a copy, because `Chat` gives a tokenizer without a chat template ours. A loop lives one episode."""
     return Chat(copy.deepcopy(tokenizer))
 
@@ -51,7 +51,7 @@ class GameLoop(AgentLoopBase):  # type: ignore[misc, unused-ignore]
         """
         super().__init__(*args, **kwargs)
         self._env = make_env(env, **dict(settings or {}))
-        self._chat = _chat_of(self.tokenizer)
+        self._chat = chat_of(self.tokenizer)
         self._reply = reply
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:

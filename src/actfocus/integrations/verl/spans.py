@@ -51,8 +51,9 @@ def response_roles(extra_fields: Any, mask_R: torch.Tensor, *, row: str) -> torc
     if not isinstance(spans, Mapping):
         raise ConfigError(
             f"the response {row} carries no spans: its agent loop must put the token ranges of reasoning and"
-            f" action into extra_fields[{KEY!r}] (docs/verl.md), as those of actfocus.integrations.verl do;"
-            " name one of them in actor_rollout_ref.rollout.agent.default_agent_loop"
+            f" action into extra_fields[{KEY!r}] (docs/verl.md), as those of actfocus.integrations.verl do."
+            " Where a reply is one turn of <think>…</think><answer>…</answer>, set"
+            " actor_rollout_ref.rollout.agent.default_agent_loop=tags"
         )
     unknown = sorted(set(spans) - set(_ROLES))
     if unknown or "action" not in spans:
