@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 from pathlib import Path
@@ -87,6 +89,27 @@ def test_an_update_without_weight_is_not_made_and_is_reported(tmp_path: Path) ->
     history = [entry["focus/skipped_updates"] for entry in made.state.log_history[:-1]]
     assert history == [0, 1, 1]
     assert made.state.log_history[1]["focus/action_share"] == 0
+
+
+def said_of_actions(act: Callable[[], Any]) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        act()
+    return [str(each.message) for each in caught if "no action token" in str(each.message)]
+
+
+def test_a_batch_without_an_action_is_said_once(tmp_path: Path) -> None:
+    """Without an action every token weighs the same, so that weights would vanish unnoticed."""
+    made = trainer(tmp_path, rollout_func=NoTurn(), max_steps=3)
+    said = said_of_actions(made.train)
+    assert len(said) == 1
+    assert "plain GRPO" in said[0] and "roles = 'tags'" in said[0] and "docs/trl.md" in said[0]
+    assert [entry["focus/action_share"] > 0 for entry in made.state.log_history[:-1]] == [True, False, False]
+    # Of an evaluation nothing is said, nor where all weights were to be the same.
+    made._warned_of_no_action = False
+    assert not said_of_actions(lambda: made.evaluate(prompts(2)))
+    uniform = trainer(tmp_path, rollout_func=NoTurn(), max_steps=2, focus=FocusConfig(alpha=1, beta=0))
+    assert not said_of_actions(uniform.train)
 
 
 @pytest.mark.parametrize("found", ["1.15.3", "1.17.0", "2.16.0", "1.1.6"])

@@ -93,6 +93,30 @@ def written(ids: list[int], roles: torch.Tensor, role: Role) -> list[str]:
     return [tokenizer().decode([i]) for i, r in zip(ids, roles.tolist(), strict=True) if r == role]
 
 
+@pytest.mark.parametrize(
+    ("said", "reply", "reasoning", "actions"),
+    [
+        ("Go.<think>\n", "Near.\n</think>\n\n<answer>Left</answer>", "Near.\n", "Left"),
+        ("Go.<think>", "Near.</think><answer>Left</answer>", "Near.", "Left"),
+        ("Go.<think>\n", "<think>Near.</think><answer>Left</answer>", "Near.", "Left"),
+        ("Go.<think>\n", "Near.<answer>Left</answer>", "", ""),
+        ("Go.<think>\n", "<think>Near.<think></think><answer>Left</answer>", "", ""),
+        ("Go.<think>\n\n</think>\n\n", "Near.</think><answer>Left</answer>", "", ""),
+        ("Go.", "Near.</think><answer>Left</answer>", "", ""),
+    ],
+)
+def test_a_template_may_open_the_reasoning(said: str, reply: str, reasoning: str, actions: str) -> None:
+    """Before the first reply and between two; what the template wrote stays context."""
+    parts = [(encode(said), 0), (encode(reply), 1)]
+    parts = [*parts, (encode("<|end|>"), 0), *parts]
+    ids = [i for part, _ in parts for i in part]
+    sampled = [flag for part, flag in parts for _ in part]
+    roles = completion_roles(chat(), tag_spans, torch.tensor([ids]), torch.tensor([sampled]).bool())[0]
+    assert "".join(written(ids, roles, Role.REASONING)) == reasoning * 2
+    assert "".join(written(ids, roles, Role.ACTION)) == actions * 2
+    assert ((roles == Role.CONTEXT) == (torch.tensor(sampled) == 0)).all()
+
+
 def test_a_function_of_the_users_own(tmp_path: Path) -> None:
     """It sees each reply's text and ids, and its spans become roles."""
     seen = []

@@ -30,6 +30,7 @@ def tag_spans(text: str, ids: Sequence[int] = ()) -> list[Span]:
     return [(*span, role) for span, role in found if span is not None]
 
 
+_THINK = "<think>"
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=[^>\n]*>(.*?)</parameter>", re.DOTALL)
 _MARKS = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)|</?think>", re.DOTALL)
@@ -125,13 +126,13 @@ def span_finder(roles: Roles, chat_template: str | None) -> SpanFinder:
 def completion_roles(
     chat: Chat, find: SpanFinder, ids_BT: torch.Tensor, sampled_BT: torch.Tensor
 ) -> torch.Tensor:
-    """Roles [B, T] (int8) of completions; every run of sampled tokens is a reply of its own.
+    """Roles [B, T] (int8) of prompts and completions; every run of sampled tokens is a reply of its own.
 
     Args:
         chat: Decodes ids and tells which characters each of them writes.
         find: Finds the spans of a reply.
         ids_BT: Ids, whatever stands at unsampled tokens.
-        sampled_BT: Whether the model sampled the token: false for padding and for what a tool or an
+        sampled_BT: Whether the model sampled the token: false for prompts, padding and what a tool or an
             environment said.
 
     Raises:
@@ -143,8 +144,17 @@ def completion_roles(
             reply = ids[start:end]
             text, offsets = chat.decode(reply)
             spans = list(find(text, reply))
+            if find is tag_spans and not spans and _opens_reasoning(chat, ids[:start]):
+                opened = tag_spans(_THINK + text)
+                spans = [(lo - len(_THINK), hi - len(_THINK), role) for lo, hi, role in opened]
             roles_BT[row, start:end] = token_roles(reply, offsets, spans, [True] * len(reply))
     return roles_BT.to(ids_BT.device)
+
+
+def _opens_reasoning(chat: Chat, before: Sequence[int]) -> bool:
+    """Whether the chat template wrote the `<think>` of a reply, as those of DeepSeek-R1 and Qwen3.5 do."""
+    # The tag and the blanks behind it are at most a few tokens, even with one token a byte.
+    return chat.decode(before[-16:])[0].rstrip().endswith(_THINK)
 
 
 def _runs(flags: Sequence[bool]) -> Iterator[tuple[int, int]]:

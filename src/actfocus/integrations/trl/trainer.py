@@ -8,6 +8,7 @@ bonus keep the weight 1.
 Legend: B completions, T tokens of the longest of them.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,8 @@ class ActFocusGRPOTrainer(GRPOTrainer):
         self._focus = focus
         self._focus_chat = quiet_chat(self._tokenizer, self.eos_token_ids)
         self._find_spans = span_finder(roles, self.chat_template or self._tokenizer.chat_template)
+        self._roles = roles
+        self._warned_of_no_action = False
         self._signal = TokenSignal(self, focus, frozen)
         self._weightless_windows: list[bool] = []
         self.add_callback(_SkipWeightlessUpdates(self))
@@ -74,9 +77,11 @@ class ActFocusGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's batch with roles and weights [B, T] beside it; TRL shuffles and splits them with the rest."""
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        roles_BT = completion_roles(
-            self._focus_chat, self._find_spans, output["completion_ids"], loss_mask(output)
-        )
+        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+        prompt = torch.zeros_like(output["prompt_mask"], dtype=torch.bool)
+        sampled = torch.cat([prompt, loss_mask(output)], dim=1)
+        # With the prompt, because its last words may open the reasoning of the first reply.
+        roles_BT = completion_roles(self._focus_chat, self._find_spans, ids, sampled)[:, prompt.shape[1] :]
         output["focus_roles"] = roles_BT
         output["focus_weights"] = token_weights(
             roles_BT,
@@ -139,6 +144,22 @@ class ActFocusGRPOTrainer(GRPOTrainer):
         metrics["focus/action_share"].append(action / sampled)
         metrics["focus/weight_per_token"].append(weight / sampled)
         metrics["focus/action_weight"].append(action_weight / action if action else float("nan"))
+        if not action and self.model.training:
+            self._warn_of_no_action()
+
+    def _warn_of_no_action(self) -> None:
+        """Once: without an action all weights are alike, and nothing else would show that."""
+        is_uniform = self._focus.alpha == 1 and self._focus.beta == 0
+        if self._warned_of_no_action or is_uniform or not self.accelerator.is_main_process:
+            return
+        self._warned_of_no_action = True
+        warnings.warn(
+            "a generation batch has no action token: all of its tokens weigh alike, so that it is trained as"
+            " in plain GRPO, or not at all where alpha = 0. If focus/action_share stays at 0, roles ="
+            f" {self._roles!r} does not find the actions in what this model writes: print a completion, and"
+            " see 'Roles' in docs/trl.md",
+            stacklevel=2,
+        )
 
     def _finished_window_is_weightless(self) -> bool:
         """Whether the update that is about to be made has no weight."""
