@@ -100,6 +100,27 @@ def test_nothing_hostile_reaches_the_terminal(actfocus: Call, tmp_path: Path, op
     assert "record 1" in result.out + result.err and "record 2" in result.out + result.err
 
 
+@pytest.mark.parametrize("options", [[], ["--skip-broken"], ["--skip-broken", "--json"]])
+def test_nor_does_a_hostile_name_of_a_file(actfocus: Call, files: Path, options: list[str]) -> None:
+    (files / "items_shuffle.json").write_text(json.dumps([*ITEMS, item("B3", pricing="free")]))
+    (files / "items_shuffle.json").rename(files / "items_shuffle\x1b]0;own\x07\udce9.json")
+    result = actfocus("webshop", "import", str(files), *options)
+    assert result.code == (0 if options else 2)
+    assert all(line.isprintable() for line in (result.out + result.err).splitlines())
+    if options == ["--skip-broken"]:
+        assert r"left out: items_shuffle\x1b]0;own\x07\udce9.json: record 3 (asin B3): pricing" in result.out
+
+
+def test_nor_does_a_hostile_name_of_the_cache(
+    actfocus: Call, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTFOCUS_CACHE", str(tmp_path / "\x1b]0;own\x07"))
+    for words in (["import", str(files)], ["list"]):
+        result = actfocus("webshop", *words)
+        assert result.code == 0
+        assert all(line.isprintable() for line in result.out.splitlines())
+
+
 def test_a_full_disk_is_one_line_and_the_earlier_catalogue_stays(files: Path, cache: Path) -> None:
     # No file may grow beyond a block: what a quota or a full disk does, without one.
     code = (

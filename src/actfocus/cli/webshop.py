@@ -48,7 +48,8 @@ class Webshop:
 
         listed = {SHIPPED: "comes with actfocus"}
         listed |= {name: str(catalogue_path(name)) for name in imported_names()}
-        return Outcome({"catalogues": listed}, [f"{name}: {where}" for name, where in listed.items()])
+        lines = [_printable(f"{name}: {where}") for name, where in listed.items()]
+        return Outcome({"catalogues": listed}, lines)
 
     def _import(self) -> Outcome:
         from actfocus.envs.webshop.catalogue import import_catalogue
@@ -61,8 +62,13 @@ class Webshop:
         return Outcome(
             figures | {"broken": broken},
             [
-                figures_table(figures | {"broken": len(broken)}),
-                *(f"left out: {line}" for line in broken[:20]),
+                figures_table(figures | {"path": _printable(found.path), "broken": len(broken)}),
+                *(_printable(f"left out: {line}") for line in broken[:20]),
                 f"Next: actfocus play webshop --catalogue {self.name}",
             ],
         )
+
+
+def _printable(text: str) -> str:
+    """`text` with all but printable characters escaped: the name of a file may carry terminal commands."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

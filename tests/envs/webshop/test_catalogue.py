@@ -157,6 +157,7 @@ def test_what_else_lies_in_the_cache_is_no_catalogue(folder, own_cache):
     import_catalogue(write_files(folder, ITEMS, GOALS), "mine")
     for name in ("shipped.json.gz", "My Own.json.gz", ".json.gz", "notes.txt"):
         (own_cache / name).write_bytes(b"")
+    (own_cache / "a-folder.json.gz").mkdir()
     assert imported_names() == ["mine"]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from actfocus.cache import cache_folder
 from actfocus.envs.webshop.generator import generate
 from actfocus.envs.webshop.goals import Goals
-from actfocus.envs.webshop.products import BrokenRecord, Instruction, Product, read_product, skipped
+from actfocus.envs.webshop.products import BrokenRecord, File, Instruction, Product, read_product, skipped
 from actfocus.envs.webshop.text import clean
 from actfocus.errors import ConfigError, did_you_mean
 
@@ -24,7 +24,11 @@ SHIPPED = "shipped"
 _FORMAT = 1
 """Counted up when the kept form of a catalogue changes; it is then to be imported again."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_FILES = {"items": "items_shuffle*.json", "goals": "items_ins_v2*.json", "human": "items_human_ins*.json"}
+_FILES: dict[File, str] = {
+    "items": "items_shuffle*.json",
+    "goals": "items_ins_v2*.json",
+    "human": "items_human_ins*.json",
+}
 _SHOWN = 5
 _AGAIN = "import the catalogue again with --replace"
 
@@ -88,7 +92,7 @@ def load_catalogue(name: str) -> Catalogue:
 
 def imported_names() -> list[str]:
     """The names of the imported catalogues."""
-    names = (path.name.removesuffix(".json.gz") for path in _folder().glob("*.json.gz"))
+    names = (path.name.removesuffix(".json.gz") for path in _folder().glob("*.json.gz") if path.is_file())
     return sorted(name for name in names if _is_name(name))
 
 
@@ -132,15 +136,16 @@ def import_catalogue(
     paths = _find_files(folder)
     items, goals = _read_json(paths["items"]), _read_json(paths["goals"])
     human = _read_json(paths["human"]) if "human" in paths else {}
-    for key, value, kind, word in [
+    contents: list[tuple[File, Any, type, str]] = [
         ("items", items, list, "a list of products"),
         ("goals", goals, dict, "an object of goals by asin"),
         ("human", human, dict, "an object of instructions by asin"),
-    ]:
+    ]
+    for key, value, kind, word in contents:
         if not isinstance(value, kind):
             raise ConfigError(f"{paths[key]} should hold {word}, it holds {type(value).__name__}")
     report = Imported(name, str(target))
-    products = tuple(_read_products(items, goals, human, paths["items"].name, report))
+    products = tuple(_read_products(items, goals, human, paths, report))
     if report.broken and not skip_broken:
         more = f" (and {len(report.broken) - _SHOWN} more)" if len(report.broken) > _SHOWN else ""
         raise ConfigError(
@@ -157,7 +162,7 @@ def import_catalogue(
 
 
 def _read_products(
-    items: list[Any], goals: dict[str, Any], human: dict[str, Any], file: str, report: Imported
+    items: list[Any], goals: dict[str, Any], human: dict[str, Any], paths: dict[File, Path], report: Imported
 ) -> Iterator[Product]:
     seen: set[str] = set()
     for number, record in enumerate(items):
@@ -170,16 +175,18 @@ def _read_products(
         try:
             product = read_product(record, goals.get(key), human.get(key))
         except BrokenRecord as error:
-            report.broken.append(f"{file}: record {number} (asin {clean(key)[:20] or 'none'}): {error}")
+            shown = clean(key)[:20] or "none"
+            place = f"record {number} (asin {shown})" if error.file == "items" else f"entry {shown}"
+            report.broken.append(f"{paths[error.file].name}: {place}: {error}")
             continue
         seen.add(product.id)
         yield product
 
 
-def _find_files(folder: Path) -> dict[str, Path]:
+def _find_files(folder: Path) -> dict[File, Path]:
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}")
-    found = {}
+    found: dict[File, Path] = {}
     for key, pattern in _FILES.items():
         matches = sorted({*folder.glob(pattern), *folder.glob(f"{pattern}.gz")})
         if len(matches) > 1:

@@ -6,11 +6,15 @@ Field layout: Yao et al. 2022 (WebShop), `items_shuffle*.json`, `items_ins_v2*.j
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from actfocus.envs.webshop.text import clean, cut
+
+File = Literal["items", "goals", "human"]
+"""The three files, in the order in which they stand above."""
 
 Options = Mapping[str, str] | tuple[str, ...]
 """Wanted option values: by option name, or (in people's instructions) some values without names."""
@@ -29,6 +33,9 @@ _PRICE = re.compile(r"-?\s*\$\s*(-?[\d,]*\.?\d+)")
 
 class BrokenRecord(ValueError):
     """A record that cannot be used; the message names its field."""
+
+    file: File = "items"
+    """Which file holds the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def read_product(record: Any, goal: Any, human: Any) -> Product:
         human: Its entry in `items_human_ins.json`, None if it has none.
 
     Raises:
-        BrokenRecord: Naming the field and what is wrong with it.
+        BrokenRecord: Naming the field and what is wrong with it; its `file` says where the field stands.
     """
     if not isinstance(record, dict):
         raise BrokenRecord(f"is no object but {type(record).__name__}")
@@ -92,7 +99,10 @@ def read_product(record: Any, goal: Any, human: Any) -> Product:
     product_id = _id(_text(record, "asin", required=True))
     if not product_id:
         raise BrokenRecord("asin: is empty")
-    attributes, instruction = _goal(goal)
+    with _reading("goals"):
+        attributes, instruction = _goal(goal)
+    with _reading("human"):
+        asked = _human(human)
     return Product(
         id=product_id,
         title=_text(record, "name", required=True),
@@ -106,8 +116,18 @@ def read_product(record: Any, goal: Any, human: Any) -> Product:
         attributes=attributes,
         rating=_rating(record.get("average_rating")),
         instruction=instruction,
-        human=_human(human),
+        human=asked,
     )
+
+
+@contextmanager
+def _reading(file: File) -> Iterator[None]:
+    """What is broken in here stands in this file."""
+    try:
+        yield
+    except BrokenRecord as error:
+        error.file = file
+        raise
 
 
 def _id(asin: str) -> str:
