@@ -208,6 +208,16 @@ def test_a_giant_title():
     assert follow(env)[0]
 
 
+@pytest.mark.parametrize("others", [[], mugs(3)], ids=["no", "few"])
+def test_words_that_find_other_products_alone_are_not_searched_for(others):
+    shop = shop_of(product("b1", "Teapot", attributes=["matte"], wanted=["matte"]), *others)
+    env = WebShop(shop=shop)
+    env.reset(seed=0)
+    env.enter(shop.goals[0])
+    assert env.expert_actions()[0] == "search[Teapot]"
+    assert follow(env)[0]
+
+
 def test_a_product_deep_in_the_results_is_paged_to():
     twins = [product(f"m{k}", "Matte Mug") for k in range(48)]
     shop = shop_of(*twins)

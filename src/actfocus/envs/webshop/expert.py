@@ -4,6 +4,7 @@ The expert searches as a shopper would, with the words of the request, as long a
 its demonstrations then show nothing that the request does not tell.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,11 +53,11 @@ def best_query(goal: Goal, wanted: Product, engine: SearchEngine) -> tuple[str, 
     First the words of the request that name the product, then its title, then title and option values.
     """
     values = [value for values in wanted.options.values() for value in values]
-    found: list[tuple[int, str, list[int]]] = []
+    found: list[tuple[float, str, list[int]]] = []
     for words in (request_words(goal, wanted), wanted.title, f"{wanted.title} {' '.join(values)}"):
         query = cut(words, QUERY_LENGTH)  # as the visit will
         hits = engine.search(query)
-        rank = hits.index(goal.product) if goal.product in hits else len(hits) + 1
+        rank = hits.index(goal.product) if goal.product in hits else math.inf
         if rank < PAGE_SIZE:
             return query, hits
         found.append((rank, query, hits))

@@ -23,12 +23,17 @@ DEFAULT_PRICE = 100.0
 """Price of a product whose record gives none, as in WebShop."""
 
 MAX_PRICE = 1_000_000.0
+MAX_OPTIONS = 20
 MAX_VALUES = 1_000
 MAX_COMBINATIONS = 1_000_000
 MAX_VALUE_LENGTH = 100
+MAX_OPTIONS_LENGTH = 100_000
+"""Characters of a product's option names and values together: they all stand on its page."""
+MAX_INSTRUCTION_LENGTH = 2_000
 MAX_ID_LENGTH = 10
 
-_PRICE = re.compile(r"-?\s*\$\s*(-?[\d,]*\.?\d+)")
+_PRICE = r"(?:US ?)?\$ ?([0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+_PRICES = re.compile(f"{_PRICE}(?: ?[-–—] ?{_PRICE})?")
 
 
 class BrokenRecord(ValueError):
@@ -161,18 +166,14 @@ def _price_range(pricing: Any) -> tuple[float, float]:
         return DEFAULT_PRICE, DEFAULT_PRICE
     if not isinstance(pricing, str):
         raise BrokenRecord(f"pricing: should be a text such as '$12.99', got {_shown(pricing)}")
-    prices: list[float] = []
-    # With single blanks: on a long run of them the pattern would take quadratic time.
-    for match in _PRICE.finditer(" ".join(pricing.split())):
-        # A dash before the sign is the range's, unless nothing stands before it.
-        negative = (match[0].startswith("-") and not prices) or match[1].startswith("-")
-        price = float(match[1].lstrip("-").replace(",", ""))
-        if negative or not 0 <= price <= MAX_PRICE:
-            raise BrokenRecord(f"pricing: a price must lie in 0 to {MAX_PRICE:,.0f}, got {_shown(pricing)}")
-        prices.append(price)
-    if not prices:
+    # The whole field: what is misread otherwise is "$1.299,00", "$1e9", "$10 - 19" and a minus.
+    match = _PRICES.fullmatch(clean(pricing))
+    if match is None:
         raise BrokenRecord(f"pricing: should be a text such as '$12.99', got {_shown(pricing)}")
-    return min(prices[:2]), max(prices[:2])
+    prices = [float(price.replace(",", "")) for price in match.groups() if price]
+    if max(prices) > MAX_PRICE:
+        raise BrokenRecord(f"pricing: a price must lie in 0 to {MAX_PRICE:,.0f}, got {_shown(pricing)}")
+    return min(prices), max(prices)
 
 
 def _price(product_id: str, low: float, high: float) -> float:
@@ -182,34 +183,61 @@ def _price(product_id: str, low: float, high: float) -> float:
 
 
 def _options(value: Any) -> dict[str, tuple[str, ...]]:
-    """Names and values as WebShop writes them: in lower case, and a slash as a bar."""
+    """Names and values, in the record's order; what is empty is left out."""
     if not value:
         return {}
     if not isinstance(value, dict):
         raise BrokenRecord(f"customization_options: should be an object, got {_shown(value)}")
     options: dict[str, tuple[str, ...]] = {}
-    for name, contents in value.items():
-        field = f"customization_options.{cut(clean(name), 60)}"
-        name = cut(clean(name).lower(), MAX_VALUE_LENGTH)
-        if contents is None:
+    for original, contents in value.items():
+        field = f"customization_options.{cut(clean(original), 60)}"
+        name, values = _option_name(original), _option_values(field, contents)
+        if not (name and values):
             continue
-        if not isinstance(contents, list) or not all(
-            isinstance(each, dict) and isinstance(each.get("value"), str) for each in contents
-        ):
-            raise BrokenRecord(f"{field}: should be a list of objects with a value, got {_shown(contents)}")
-        if len(contents) > MAX_VALUES:
-            raise BrokenRecord(f"{field}: {len(contents):,} values, at most {MAX_VALUES:,}")
-        values = [
-            cut(clean(each["value"].replace("/", " | ")).lower(), MAX_VALUE_LENGTH) for each in contents
-        ]
-        if any(values) and name:
-            options[name] = tuple(filter(None, values))
+        if name in options:
+            raise BrokenRecord(f"{field}: a second option {name!r}")
+        options[name] = values
     combinations = math.prod(map(len, options.values()))
-    if combinations > MAX_COMBINATIONS:
-        raise BrokenRecord(
-            f"customization_options: {combinations:,} combinations, at most {MAX_COMBINATIONS:,}"
-        )
+    length = sum(len(name) + sum(map(len, values)) for name, values in options.items())
+    for count, limit, word in [
+        (len(options), MAX_OPTIONS, "options"),
+        (length, MAX_OPTIONS_LENGTH, "characters of names and values"),
+        (combinations, MAX_COMBINATIONS, "combinations"),
+    ]:
+        if count > limit:
+            shown = f"{count:,}" if count < 10**15 else "very many"
+            raise BrokenRecord(f"customization_options: {shown} {word}, at most {limit:,}")
     return options
+
+
+def _option_values(field: str, contents: Any) -> tuple[str, ...]:
+    if contents is None:
+        return ()
+    if not isinstance(contents, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("value"), str) for each in contents
+    ):
+        raise BrokenRecord(f"{field}: should be a list of objects with a value, got {_shown(contents)}")
+    if len(contents) > MAX_VALUES:
+        raise BrokenRecord(f"{field}: {len(contents):,} values, at most {MAX_VALUES:,}")
+    whole: dict[str, str] = {}
+    values = []
+    for text in (_option_text(each["value"]) for each in contents):
+        value = cut(text, MAX_VALUE_LENGTH)
+        # One button cannot stand for both. Equal values are goals of their own, as in WebShop.
+        if whole.setdefault(value, text) != text:
+            raise BrokenRecord(f"{field}: two values begin with {value!r}")
+        values.append(value)
+    return tuple(filter(None, values))
+
+
+def _option_name(text: str) -> str:
+    return cut(clean(text).lower(), MAX_VALUE_LENGTH)
+
+
+def _option_text(text: str) -> str:
+    """A value as WebShop writes it: in lower case, and a slash as a bar."""
+    # Cleaned before, because of the slash in `</b>`, and after, because of `//`.
+    return clean(clean(text).replace("/", " | ")).lower()
 
 
 def _rating(value: Any) -> float | None:
@@ -231,7 +259,7 @@ def _goal(goal: Any) -> tuple[tuple[str, ...], Instruction | None]:
     wanted = _phrases(goal.get("instruction_attributes"), "instruction_attributes")
     if not wanted:
         raise BrokenRecord("instruction_attributes: is empty, so the instruction asks for nothing")
-    return attributes, Instruction(_text(goal, "instruction", required=True), wanted)
+    return attributes, Instruction(_request(goal), wanted)
 
 
 def _human(entries: Any) -> tuple[Instruction, ...]:
@@ -244,16 +272,24 @@ def _human(entries: Any) -> tuple[Instruction, ...]:
     for entry in entries:
         wanted = _phrases(entry.get("instruction_attributes"), "instruction_attributes")
         options = entry.get("instruction_options") or []
-        named: Options
+        texts = _texts(
+            list(options.values()) if isinstance(options, dict) else options, "instruction_options"
+        )
+        values = [cut(_option_text(text), MAX_VALUE_LENGTH) for text in texts]
+        named: Options = tuple(filter(None, values))
         if isinstance(options, dict):
-            values = map(clean, _texts(list(options.values()), "instruction_options"))
-            pairs = zip(options, values, strict=True)
-            named = {clean(name).lower(): value.lower() for name, value in pairs if value}
-        else:
-            named = _phrases(options, "instruction_options")
+            pairs = zip(map(_option_name, options), values, strict=True)
+            named = {name: value for name, value in pairs if value}
         if wanted:
-            found.append(Instruction(_text(entry, "instruction", required=True), wanted, named))
+            found.append(Instruction(_request(entry), wanted, named))
     return tuple(found)
+
+
+def _request(entry: Mapping[str, Any]) -> str:
+    text = _text(entry, "instruction", required=True)
+    if len(text) > MAX_INSTRUCTION_LENGTH:
+        raise BrokenRecord(f"instruction: {len(text):,} characters, at most {MAX_INSTRUCTION_LENGTH:,}")
+    return text
 
 
 def _phrases(values: Any, field: str) -> tuple[str, ...]:
