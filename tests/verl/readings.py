@@ -98,6 +98,25 @@ def weightless(stage: Any) -> dict[str, Any]:
         return update(stage)
 
 
+def without_actions(stage: Any, alpha: float, beta: float) -> list[str]:
+    """What is logged in two steps where all of the replies are malformed."""
+    read, said = trainer_module.response_roles, []
+    focus = FocusConfig(alpha=alpha, beta=beta)
+    with (
+        patch.object(stage.trainer, "_focus", focus),
+        patch.object(stage.trainer, "_warned_of_no_action", False),
+        patch.object(
+            trainer_module,
+            "response_roles",
+            lambda *args, **kwargs: torch.where(read(*args, **kwargs) == CONTEXT, CONTEXT, OTHER),
+        ),
+        patch.object(trainer_module._log, "warning", lambda text, *args: said.append(text % args)),
+    ):
+        for _ in range(2):
+            step(stage)
+    return said
+
+
 def critic_losses(stage: Any) -> list[dict[str, Any]]:
     """What verl's critic reports of the update on our advantages, and on its own; its learning rate is 0."""
     found = []

@@ -141,3 +141,9 @@ def test_without_any_weight_no_update_is_made(grpo: Any) -> None:
     metrics = grpo(readings.weightless)
     assert metrics["focus/weightless_updates"] == 2
     assert not any(name.startswith("actor/") for name in metrics)
+
+
+def test_a_step_without_any_action_is_said_once(grpo: Any) -> None:
+    (said,) = grpo(readings.without_actions, 0.1, 0.5)
+    assert "step 1 has no action token" in said and "'Your own data' in docs/verl.md" in said
+    assert not grpo(readings.without_actions, 1.0, 0.0)  # plain GRPO is what was asked for

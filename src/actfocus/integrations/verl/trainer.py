@@ -7,6 +7,7 @@ place of the plain ones; nothing else of verl changes.
 Legend: B rows, R tokens of the longest response, S tokens of prompt and response.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -40,6 +41,8 @@ _READ = (
     SIGNAL,
 )
 
+_log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     _Base: Any = object
 else:
@@ -65,6 +68,7 @@ class FocusedAdvantages(_Base):
                 f" {SECTION}.signal=nll"
             )
         self._all_weightless = False
+        self._warned_of_no_action = False
 
     def _init_resource_pool_mgr(self) -> None:
         """Take verl's workers, or ours where the reference has to make the signal."""
@@ -106,10 +110,26 @@ class FocusedAdvantages(_Base):
             self._focus,
         )
         metrics.update(weighted.metrics)
+        if not (roles_BR == Role.ACTION).any():
+            self._warn_of_no_action()
         self._all_weightless = weighted.metrics["focus/weightless_updates"] == len(mini_batches)
         mask = data["response_mask"]
         fields = {"advantages": weighted.advantages_BR, WEIGHTS: weighted.weights_BR}
         return _put(batch, {name: response_to_nested(value, mask) for name, value in fields.items()})
+
+    def _warn_of_no_action(self) -> None:
+        """Once: without an action all weights are alike, and nothing else would show that."""
+        is_uniform = self._focus.alpha == 1 and self._focus.beta == 0
+        if self._warned_of_no_action or is_uniform:
+            return
+        self._warned_of_no_action = True
+        _log.warning(
+            "[actfocus] step %d has no action token: all of its tokens weigh alike, so that it is trained as"
+            " in plain verl, or not at all where alpha = 0. If focus/action_share stays at 0, the agent loop"
+            " finds no action in what this model writes: look at replies (trainer.rollout_data_dir keeps"
+            " them) and at 'Your own data' in docs/verl.md",
+            self.global_steps,
+        )
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Let verl update, unless no token of the step has a weight."""
