@@ -1,13 +1,17 @@
 """The seams of verl that this integration stands on; where one has moved, the message names the range."""
 
+import asyncio
 import inspect
 from importlib.metadata import version
 from typing import Any
 
 import pytest
 import torch
+import transfer_queue as tq
 from tensordict import TensorDict
-from verl.experimental.agent_loop import agent_loop
+from transformers import AutoTokenizer
+from verl.experimental.agent_loop import agent_loop, single_turn_agent_loop
+from verl.single_controller.base import WorkerGroup
 from verl.trainer import main_ppo
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo import utils as ppo_utils
@@ -23,7 +27,7 @@ from verl.workers.utils import losses, padding
 
 import verl
 from actfocus.integrations.verl.version import SUPPORTED
-from tests.verl.config import composed
+from tests.verl.config import MODEL, composed
 
 MESSAGE = (
     f"a seam of verl has moved: actfocus.integrations.verl supports verl{SUPPORTED}, and verl"
@@ -59,6 +63,13 @@ SIGNATURES = [
     (verl_config, "validate_config", ["config", "use_reference_policy", "use_critic"]),
     (device, "auto_set_device", ["config"]),
     (agent_loop.AgentLoopBase, "run", ["self", "sampling_params", "kwargs"]),
+    (
+        single_turn_agent_loop.SingleTurnAgentLoop,
+        "run",
+        ["self", "sampling_params", "priority", "kwargs"],
+    ),
+    (tq, "kv_batch_get", ["keys", "partition_id", "select_fields"]),
+    (tq, "kv_batch_put", ["keys", "partition_id", "fields", "tags", "data_parser"]),
 ]
 
 
@@ -136,6 +147,55 @@ def test_fields_of_the_queue() -> None:
     hold(output["extra_fields"] == {"k": 1}, "extra_fields are not handed on")
 
 
+def test_a_batch_of_the_queue() -> None:
+    meta = getattr(tq, "KVBatchMeta", None)
+    hold(meta is not None, "transfer_queue.KVBatchMeta is gone")
+    names = ["keys", "tags", "partition_id", "fields", "extra_info"]
+    found = list(inspect.signature(meta).parameters)
+    hold(found == names, f"KVBatchMeta{tuple(found)}, expected {tuple(names)}")
+    batch = meta(keys=["a", "b"], tags=[{"is_padding": True}, {}], partition_id="train")
+    hold(batch.keys == ["a", "b"] and len(batch) == 2, f"KVBatchMeta.keys are {batch.keys}")
+    hold(batch.tags == [{"is_padding": True}, {}], f"KVBatchMeta.tags are {batch.tags}")
+    hold(batch.extra_info == {}, f"KVBatchMeta.extra_info is {batch.extra_info!r}, and not to be written to")
+    source = inspect.getsource(trainer_base)
+    hold('tag.get("is_padding", False)' in source, "the tag of rows that verl pads a batch with")
+    hold('metadata["no_lora_adapter"] = True' in source, "the order to switch adapters off")
+
+
+def test_ranks_of_the_actor() -> None:
+    """`_dispatch_info["actor"]`: the data-parallel rank of each worker, there once a batch is balanced."""
+    found = getattr(WorkerGroup(resource_pool=None), "_dispatch_info", None)
+    hold(found == {}, f"WorkerGroup._dispatch_info is {found!r}")
+    source = inspect.getsource(trainer_base.PPOTrainer._balance_batch)
+    for line in (
+        'role, worker_group = "actor", self.actor_rollout_wg',
+        "worker_group._dispatch_info[role] = dp_rank_mapping",
+        "dp_size = max(dp_rank_mapping) + 1",
+    ):
+        hold(line in source, f"_balance_batch has no line {line!r}")
+
+
+def test_what_a_loop_has() -> None:
+    config = composed()
+
+    async def made() -> Any:
+        return single_turn_agent_loop.SingleTurnAgentLoop(
+            trainer_config=agent_loop.DictConfigWrap(config),
+            server_manager="server",
+            tokenizer=AutoTokenizer.from_pretrained(MODEL),
+            processor=None,
+            dataset_cls=None,
+            data_config=agent_loop.DictConfigWrap(config.data),
+        ), asyncio.get_running_loop()
+
+    loop, running = asyncio.run(made())
+    hold(getattr(loop, "loop", None) is running, "AgentLoopBase.loop is not the running event loop")
+    hold(getattr(loop, "server_manager", None) == "server", "AgentLoopBase.server_manager")
+    hold(hasattr(loop, "tokenizer"), "AgentLoopBase.tokenizer")
+    found = getattr(loop, "rollout_config", None)
+    hold(found == config.actor_rollout_ref.rollout, "AgentLoopBase.rollout_config")
+
+
 def test_what_a_loop_is_given() -> None:
     found = list(inspect.signature(agent_loop.AgentLoopBase.__init__).parameters)
     hold(
@@ -172,7 +232,8 @@ def test_settings_that_are_read() -> None:
         for part in path.split("."):
             hold(part in node, f"the configuration has no {path}")
             node = node[part]
-    hold("agent_loop_config_path" in config.actor_rollout_ref.rollout.agent, "agent_loop_config_path")
+    for name in ("agent_loop_config_path", "default_agent_loop"):
+        hold(name in config.actor_rollout_ref.rollout.agent, name)
 
 
 def test_an_iterator_yields_rows() -> None:
