@@ -29,7 +29,7 @@ from actfocus.errors import ConfigError
 from tests.envs.webshop.records import item, order, write_files
 
 HUMAN = {
-    "B1": [{"instruction": "i want.", "instruction_attributes": ["soft"], "instruction_options": ["red"]}]
+    "B1": [{"instruction": "i want.", "instruction_attributes": ["legs"], "instruction_options": ["red"]}]
 }
 ITEMS = [item("B1"), item("B2", name="Table", customization_options=""), item("B3", pricing="$5 - $9")]
 GOALS = {"B1": order(), "B2": order(), "B3": {"attributes": ["soft"]}}

@@ -8,7 +8,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from actfocus.envs.webshop.generator import generate
 from actfocus.envs.webshop.goals import Goals
 from actfocus.envs.webshop.products import BrokenRecord, File, Instruction, Product, read_product, skipped
 from actfocus.envs.webshop.text import clean
+from actfocus.envs.webshop.winnable import check_goal, check_product
 from actfocus.errors import ConfigError, did_you_mean
 
 SHIPPED = "shipped"
@@ -54,7 +55,7 @@ class Imported:
     skipped: dict[str, int] = field(default_factory=dict)
     """Records that WebShop itself passes over, by reason."""
     broken: list[str] = field(default_factory=list)
-    """Broken records that were left out, each with file, record and field."""
+    """What was left out, with file, record and field: records, and requests of people that cannot be met."""
 
 
 def shipped_catalogue(families: int | None = None) -> Catalogue:
@@ -172,15 +173,39 @@ def _read_products(
             continue
         asin = record.get("asin") if isinstance(record, dict) else None
         key = asin if isinstance(asin, str) else ""
-        try:
-            product = read_product(record, goals.get(key), human.get(key))
-        except BrokenRecord as error:
+        found: list[BrokenRecord] = []
+        product = _read_product(record, goals.get(key), human.get(key), found)
+        for error in found:
             shown = clean(key)[:20] or "none"
             place = f"record {number} (asin {shown})" if error.file == "items" else f"entry {shown}"
             report.broken.append(f"{paths[error.file].name}: {place}: {error}")
-            continue
-        seen.add(product.id)
-        yield product
+        if product is not None:
+            seen.add(product.id)
+            yield product
+
+
+def _read_product(record: Any, goal: Any, human: Any, broken: list[BrokenRecord]) -> Product | None:
+    """The product with those of people's requests that it can meet, None if it cannot be used.
+
+    What is wrong is added to `broken`.
+    """
+    try:
+        product = read_product(record, goal, human)
+        check_product(product)
+        if product.instruction is not None:
+            check_goal(product, product.instruction, "goals")
+    except BrokenRecord as error:
+        broken.append(error)
+        return None
+    possible = []
+    for asked in product.human:
+        try:
+            check_goal(product, asked, "human")
+        except BrokenRecord as error:
+            broken.append(error)
+        else:
+            possible.append(asked)
+    return replace(product, human=tuple(possible))
 
 
 def _find_files(folder: Path) -> dict[File, Path]:

@@ -37,10 +37,11 @@ _PRICES = re.compile(f"{_PRICE}(?: ?[-–—] ?{_PRICE})?")
 
 
 class BrokenRecord(ValueError):
-    """A record that cannot be used; the message names its field."""
+    """A record that cannot be used; the message names its field, `file` says where that stands."""
 
-    file: File = "items"
-    """Which file holds the field."""
+    def __init__(self, message: str, file: File = "items") -> None:
+        super().__init__(message)
+        self.file: File = file
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def read_product(record: Any, goal: Any, human: Any) -> Product:
         human: Its entry in `items_human_ins.json`, None if it has none.
 
     Raises:
-        BrokenRecord: Naming the field and what is wrong with it; its `file` says where the field stands.
+        BrokenRecord: Naming the field and what is wrong with it.
     """
     if not isinstance(record, dict):
         raise BrokenRecord(f"is no object but {type(record).__name__}")

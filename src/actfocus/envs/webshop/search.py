@@ -9,14 +9,17 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bm25s
 import numpy as np
 import Stemmer
 
 from actfocus.cache import cache_folder, file_sha256
-from actfocus.envs.webshop.catalogue import Catalogue
 from actfocus.envs.webshop.products import Product
+
+if TYPE_CHECKING:  # an import is checked against the pages, which search
+    from actfocus.envs.webshop.catalogue import Catalogue
 
 HITS = 50
 """Products that a search finds at most."""
@@ -34,7 +37,7 @@ class SearchEngine:
         self._stemmer = Stemmer.Stemmer("porter")
 
     @classmethod
-    def open(cls, catalogue: Catalogue) -> "SearchEngine":
+    def open(cls, catalogue: "Catalogue") -> "SearchEngine":
         """The catalogue's index from the cache; built, and put there, if it is not in it.
 
         An index that is damaged, of another catalogue or another version is built anew. Where nothing can be

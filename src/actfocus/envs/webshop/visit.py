@@ -5,6 +5,7 @@ What stands in [square brackets] on a page is a button; texts of the catalogue h
 
 import math
 from enum import StrEnum
+from typing import Final
 
 from actfocus.envs.webshop.products import Product
 from actfocus.envs.webshop.search import SearchEngine
@@ -17,7 +18,10 @@ QUERY_LENGTH = 200
 # What a page leaves out of a long text, in characters. Buttons are never left out.
 LISTED_TITLE, SHOWN_TITLE, DESCRIPTION, BULLET, BULLETS = 100, 300, 1_000, 200, 10
 
-BACK, NEXT, PREVIOUS, BUY = "back to search", "next >", "< prev", "buy now"
+BACK: Final = "back to search"
+NEXT: Final = "next >"
+PREVIOUS: Final = "< prev"
+BUY: Final = "buy now"
 
 
 class Page(StrEnum):
@@ -31,7 +35,7 @@ class Page(StrEnum):
     REVIEWS = "reviews"
 
 
-DETAILS = (Page.DESCRIPTION, Page.FEATURES, Page.REVIEWS)
+DETAILS: Final[tuple[Page, ...]] = (Page.DESCRIPTION, Page.FEATURES, Page.REVIEWS)
 
 
 class Visit:
