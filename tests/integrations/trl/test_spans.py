@@ -39,6 +39,13 @@ CALL = '<tool_call>\n{"name": "act", "arguments": {"actions": "Left || Up"}}\n</
         (f"<think>\nNear.\n</think>\n\n{CALL}", ["\nNear.\n"], ['{"actions": "Left || Up"}']),
         (f"One. {CALL} Two. {CALL}", ["One. ", " Two. "], ['{"actions": "Left || Up"}'] * 2),
         ("Only text.", ["Only text."], []),
+        (f"<think>If {CALL} or so.</think>{CALL}", [f"If {CALL} or so."], ['{"actions": "Left || Up"}']),
+        (f"<think>{CALL}</think>One.<think>Two {CALL}</think>", [CALL, "One.", f"Two {CALL}"], []),
+        (f"<think>Maybe <tool_call> is due.</think>{CALL}", ["Maybe <tool_call> is due."],
+         ['{"actions": "Left || Up"}']),
+        (f"<think>Cut. {CALL}", [f"Cut. {CALL}"], []),
+        ('<tool_call>{"name": "act", "arguments": {"a": "<think> </think>"}}</tool_call>', [],
+         ['{"a": "<think> </think>"}']),
         ('<tool_call>{"arguments": {"a": {"b": [1, "}"]}}, "name": "f"}</tool_call>', [],
          ['{"a": {"b": [1, "}"]}}']),
         ('<tool_call>{"name": "arguments", "parameters": {"x": "\\"arguments\\": 1"}}</tool_call>', [],
@@ -115,6 +122,18 @@ def test_a_template_may_open_the_reasoning(said: str, reply: str, reasoning: str
     assert "".join(written(ids, roles, Role.REASONING)) == reasoning * 2
     assert "".join(written(ids, roles, Role.ACTION)) == actions * 2
     assert ((roles == Role.CONTEXT) == (torch.tensor(sampled) == 0)).all()
+
+
+@pytest.mark.parametrize("opening", ["<think>\n", ""])
+def test_what_is_called_while_reasoning_is_not_called(opening: str) -> None:
+    """As TRL reads it: the prompt decides whether the words before a lone </think> are thoughts."""
+    said, ids = encode(opening), encode(f"Near. {CALL}</think>{CALL}")
+    sampled = torch.tensor([[0] * len(said) + [1] * len(ids)]).bool()
+    roles = completion_roles(chat(), tool_call_spans, torch.tensor([said + ids]), sampled)[0, len(said) :]
+    actions = "".join(written(ids, roles, Role.ACTION)).count('"actions": "Left || Up"')
+    reasoning = "".join(written(ids, roles, Role.REASONING))
+    assert reasoning.startswith("Near.")
+    assert (actions, CALL in reasoning) == ((1, True) if opening else (2, False))
 
 
 def test_a_function_of_the_users_own(tmp_path: Path) -> None:

@@ -31,9 +31,10 @@ def tag_spans(text: str, ids: Sequence[int] = ()) -> list[Span]:
 
 
 _THINK = "<think>"
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_PARTS = re.compile(
+    r"<think>(?P<thought>.*?)(?:</think>|\Z)|<tool_call>(?:(?P<call>.*?)</tool_call>|.*)|</think>", re.DOTALL
+)
 _PARAMETER = re.compile(r"<parameter=[^>\n]*>(.*?)</parameter>", re.DOTALL)
-_MARKS = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)|</?think>", re.DOTALL)
 _BLANK = re.compile(r"\s*")
 _ARGUMENTS = ("arguments", "parameters")
 
@@ -42,18 +43,21 @@ def tool_call_spans(text: str, ids: Sequence[int] = ()) -> list[Span]:
     """The arguments of tool calls are actions, the text outside of calls is reasoning.
 
     Calls are those between `<tool_call>` tags, as JSON (Hermes, Qwen2.5, Qwen3) or as `<parameter=…>`
-    (Qwen3.5 and later). Tags, the tool's name and a call that cannot be read are neither.
+    (Qwen3.5 and later). Tags, the tool's name and a call that cannot be read are neither. What stands behind
+    `<think>` is reasoning up to `</think>`, calls included: nobody makes them.
     """
     spans: list[Span] = []
-    for call in _CALL.finditer(text):
-        spans += [(*span, Role.ACTION) for span in _arguments(text, *call.span(1))]
     start = 0
-    for mark in [*_MARKS.finditer(text), None]:
-        end = mark.start() if mark else len(text)
-        if text[start:end].strip():
-            spans.append((start, end, Role.REASONING))
-        start = mark.end() if mark else end
-    return spans
+    for part in _PARTS.finditer(text):
+        spans += _reasoning(text, start, part.start()) + _reasoning(text, *part.span("thought"))
+        if part["call"] is not None:
+            spans += [(*span, Role.ACTION) for span in _arguments(text, *part.span("call"))]
+        start = part.end()
+    return spans + _reasoning(text, start, len(text))
+
+
+def _reasoning(text: str, start: int, end: int) -> list[Span]:
+    return [(start, end, Role.REASONING)] if text[start:end].strip() else []
 
 
 def _arguments(text: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -143,10 +147,11 @@ def completion_roles(
         for start, end in _runs(sampled):
             reply = ids[start:end]
             text, offsets = chat.decode(reply)
-            spans = list(find(text, reply))
-            if find is tag_spans and not spans and _opens_reasoning(chat, ids[:start]):
-                opened = tag_spans(_THINK + text)
-                spans = [(lo - len(_THINK), hi - len(_THINK), role) for lo, hi, role in opened]
+            opening = ""
+            if find in FINDERS.values() and not text.lstrip().startswith(_THINK):
+                opening = _THINK if _opens_reasoning(chat, ids[:start]) else ""
+            shift = len(opening)
+            spans = [(lo - shift, hi - shift, role) for lo, hi, role in find(opening + text, reply)]
             roles_BT[row, start:end] = token_roles(reply, offsets, spans, [True] * len(reply))
     return roles_BT.to(ids_BT.device)
 
