@@ -221,6 +221,28 @@ def test_with_one_product_both_sides_can_be_played():
         assert training.goals() == evaluation.goals() == [0] == list(range(len(goals)))
 
 
+@given(st.sets(st.integers(0, 10**6), min_size=2, max_size=12))
+def test_neither_side_is_empty_where_there_are_two_products(ids):
+    products = [replace(made(), id=f"b{number}") for number in sorted(ids)]
+    found = []
+    for ordered in (products, products[::-1]):
+        goals, *pools = sides(ordered)
+        found.append([{ordered[index].id for index in products_of(goals, pool)} for pool in pools])
+    training, evaluation = found[0]
+    assert training and evaluation and not training & evaluation
+    assert training | evaluation == {product.id for product in products}
+    assert found[1] == found[0], "whatever the order of the file"
+
+
+def test_one_product_alone_changes_sides_and_only_where_a_side_is_empty(many):
+    goals, training, evaluation = sides(many)
+    one, other = ([many[index] for index in sorted(products_of(goals, p))] for p in (training, evaluation))
+    assert [len(pool) for pool in sides(one[:5])[1:]] == [4, 1]
+    assert [len(pool) for pool in sides(other[:5])[1:]] == [1, 4]
+    goals, training, evaluation = sides([*one[:1], *other[:4]])
+    assert (products_of(goals, training), products_of(goals, evaluation)) == ({0}, {1, 2, 3, 4})
+
+
 # 4. The split by goal
 
 

@@ -114,27 +114,26 @@ class Pool:
     """The goals of training or of evaluation, drawn at random."""
 
     def __init__(self, goals: Goals, products: Sequence[Product], split: Split, *, evaluation: bool) -> None:
-        """By product (the default), no product is asked for in both; by goal is WebShop's own split."""
+        """By product (the default), no product is asked for in both; by goal is WebShop's own split.
+
+        Where there is one product (or goal) only, both sides have it.
+        """
         self._goals, self._split = goals, split
         if split == "product":
-            self._members = [
-                owner
-                for owner, index in enumerate(goals.owners)
-                if _is_evaluation_product(products[index].id) == evaluation
-            ]
+            held_out = _evaluation_owners([products[index].id for index in goals.owners])
+            members = [owner for owner in range(len(goals.owners)) if (owner in held_out) == evaluation]
         else:
             order = list(range(len(goals)))
             random.Random(_SHUFFLE_SEED).shuffle(order)
             # A catalogue that is smaller than WebShop's own parts is split by the same share as by product.
             whole = len(order) > _FIRST_TRAINING_GOAL
             small = math.ceil(EVALUATION_SHARE * len(order))
-            self._members = (
+            members = (
                 order[: _EVALUATION_GOALS if whole else small]
                 if evaluation
                 else order[_FIRST_TRAINING_GOAL if whole else small :]
             )
-        # With a handful of products one side can be empty; the game can then still be played.
-        self._members = self._members or list(range(len(goals.owners) if split == "product" else len(goals)))
+        self._members = members or list(range(len(goals.owners)))
 
     def __len__(self) -> int:
         """Members: products, or goals in the split by goal."""
@@ -172,7 +171,19 @@ def _options_text(options: Options) -> str:
     return f" with {listed}" if listed else ""
 
 
-def _is_evaluation_product(product_id: str) -> bool:
-    """Decided by the id alone: adding products to a catalogue moves none from one side to the other."""
+def _evaluation_owners(ids: Sequence[str]) -> set[int]:
+    """Which of the products with these ids evaluation asks for; of two or more, neither all nor none."""
+    places = list(map(_place, ids))
+    chosen = {owner for owner, place in enumerate(places) if place < EVALUATION_SHARE * 2**64}
+    # A handful of products can lie on one side: the nearest to the other goes there.
+    if not chosen and len(ids) > 1:
+        chosen.add(places.index(min(places)))
+    elif len(chosen) == len(ids) > 1:
+        chosen.remove(places.index(max(places)))
+    return chosen
+
+
+def _place(product_id: str) -> int:
+    """In 0 to 2**64, by the id alone: adding products moves none from one side to the other."""
     digest = hashlib.sha256(f"split {product_id}".encode()).digest()
-    return int.from_bytes(digest[:8]) < EVALUATION_SHARE * 2**64
+    return int.from_bytes(digest[:8])
