@@ -194,6 +194,11 @@ def replies(row: dict[str, Any]) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
+def well_formed(text: str) -> re.Match[str] | None:
+    """A reply's reasoning and action as groups 1 and 2."""
+    return _REPLY.fullmatch(text) if len(_TAG.findall(text)) == 4 else None
+
+
 def expected_roles(row: dict[str, Any]) -> torch.Tensor:
     """One role per token, from the text that growing prefixes of a reply decode to."""
     ids = row["responses"].tolist()
@@ -202,11 +207,10 @@ def expected_roles(row: dict[str, Any]) -> torch.Tensor:
         reply = [i for i in ids[start:end] if i != tokenizer().eos_token_id]
         ends = [len(tokenizer().decode(reply[: k + 1])) for k in range(len(reply))]
         text = tokenizer().decode(reply)
-        match = _REPLY.fullmatch(text)
-        well_formed = match is not None and len(_TAG.findall(text)) == 4
+        match = well_formed(text)
         for at in range(start, end):
             roles[at] = OTHER
-            if well_formed and at - start < len(reply):
+            if match is not None and at - start < len(reply):
                 lo, hi = ([0, *ends])[at - start : at - start + 2]
                 for group, role in ((1, REASONING), (2, ACTION)):
                     if max(lo, match.start(group)) < min(hi, match.end(group)):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer
@@ -74,8 +75,11 @@ def test_logprobs_are_those_of_the_server(played: list[dict[str, Any]]) -> None:
 
 
 def model_of(env: str) -> str:
-    """A `tiny` that can read the game, or one that at least can talk."""
-    return str(tiny_path("frozen-lake" if env == "webshop" else env))
+    """The `tiny` that speaks the wording of the game."""
+    return str(tiny_path(env))
+
+
+GAMES = ["frozen-lake", "sokoban", "sudoku", "webshop"]
 
 
 class Direct:
@@ -123,7 +127,7 @@ def run(made: Any, row: dict[str, Any], **kwargs: Any) -> tuple[Any, list[dict[s
     return asyncio.run(play())
 
 
-@pytest.mark.parametrize("env", ["frozen-lake", "sokoban", "sudoku", "webshop"])
+@pytest.mark.parametrize("env", GAMES)
 def test_each_environment(env: str) -> None:
     output, calls = run(loop(env, reply=120), rows(env, "train", 1)[0], session_id=1, global_steps=3)
     assert len(output.response_ids) == len(output.response_mask) <= 500
@@ -137,6 +141,24 @@ def test_each_environment(env: str) -> None:
         assert call["prompt"] == whole[: len(call["prompt"])]
         assert call["max_tokens"] <= 120
         assert len(call["prompt"]) + call["max_tokens"] <= len(output.prompt_ids) + 500
+
+
+@pytest.mark.parametrize("env", GAMES)
+def test_action_spans_are_what_stands_between_the_tags(env: str) -> None:
+    """Each span of an action, decoded, is the text of one <answer>…</answer>; none is left out."""
+    output, _ = run(loop(env, response=900), rows(env, "train", 1)[0], session_id=0, global_steps=1)
+    tokenizer, ids = AutoTokenizer.from_pretrained(model_of(env)), output.response_ids
+    found = {
+        name: [tokenizer.decode(ids[start:end]) for start, end in spans]
+        for name, spans in output.extra_fields[KEY].items()
+    }
+    written = [
+        readings.well_formed(tokenizer.decode(ids[start:end], skip_special_tokens=True))
+        for start, end in readings.replies({"response_mask": torch.tensor(output.response_mask)})
+    ]
+    assert found["action"] == [reply.group(2) for reply in written if reply]
+    assert found["reasoning"] == [reply.group(1) for reply in written if reply]
+    assert found["action"] and all(text.strip() for text in found["action"])
 
 
 def test_an_evaluation_is_the_same_at_every_step() -> None:
