@@ -17,6 +17,7 @@ from actfocus.envs.protocol import TextEnv
 from actfocus.errors import ConfigError
 from actfocus.focus import Role
 from actfocus.integrations.trl.chat import quiet_chat
+from actfocus.integrations.trl.levels import Split, level_seeds
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.sampler import Episode, Limits, sample_episodes
@@ -53,9 +54,13 @@ class EnvironmentRollout:
     def _make(self) -> TextEnv:
         return make_env(self._name, **self._settings)
 
-    def dataset(self, rows: int) -> Dataset:
-        """A data set of `rows` training levels; evaluation seeds are not among them."""
-        levels = [derive_seed(Stream.LEVEL, self._seed, row) for row in range(rows)]
+    def dataset(self, rows: int, *, split: Split = "train") -> Dataset:
+        """A data set of `rows` levels, of training or of evaluation; no level seed is in both.
+
+        Raises:
+            ConfigError: If there is no such split.
+        """
+        levels = level_seeds(rows, seed=self._seed, split=split)
         return Dataset.from_dict({"prompt": [f"{self._name} level {level}" for level in levels]})
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from actfocus.envs import make_env
 from actfocus.envs.protocol import ACTION_SEPARATOR, TextEnv
+from actfocus.integrations.trl.levels import Split, level_seeds
 from actfocus.rollout.seeds import Stream, derive_seed
 
 _REPLY_HINT = " Reply as <think>...</think><answer>...</answer>."
@@ -85,8 +86,12 @@ class GameTools:
         env = make_env(self._name, **self._settings)
         return GameTool(env, self._seed, PartialState().process_index, self._made)
 
-    def dataset(self, rows: int) -> Dataset:
-        """A data set of `rows` training levels, with prompts that explain the game."""
+    def dataset(self, rows: int, *, split: Split = "train") -> Dataset:
+        """A data set of `rows` levels with prompts that explain the game; no level seed is in both splits.
+
+        Raises:
+            ConfigError: If there is no such split.
+        """
         env = self._rules
         several = (
             f" Up to {env.actions_per_turn} actions may stand in one call, separated by {ACTION_SEPARATOR}."
@@ -95,5 +100,5 @@ class GameTools:
         )
         system = f"{env.rules}\nThink first, then call the tool act.{several}"
         prompt = [{"role": "system", "content": system}, {"role": "user", "content": ""}]
-        levels = [derive_seed(Stream.LEVEL, self._seed, row) for row in range(rows)]
+        levels = level_seeds(rows, seed=self._seed, split=split)
         return Dataset.from_dict({"prompt": [prompt] * rows, "level": levels})
