@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from actfocus.envs import TextEnv, make_env
 from actfocus.errors import ConfigError
@@ -46,9 +47,8 @@ def trained(rollout: EnvironmentRollout, out: Path, **settings: Any) -> tuple[An
         return starts
 
     rollout._starts = watch  # type: ignore[method-assign]
-    policy = LanguageModel(made.model)
     made.train()
-    first = LanguageModel(type(policy.model).from_pretrained(MODEL))
+    first = LanguageModel(AutoModelForCausalLM.from_pretrained(MODEL))
     return made, sample_episodes(first, chat(), two_turns, starts, limits=LIMITS)
 
 
