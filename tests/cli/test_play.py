@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,42 @@ def test_the_other_games_play_too(screen: Any, name: str) -> None:
     plan = env.expert_actions()
     lines = [" || ".join(plan[i : i + 2]) for i in range(0, len(plan), 2)]
     assert "Solved!" in screen(*lines, name=name, seed=1, render_mode=None)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shop keeps its search index there."""
+    monkeypatch.setenv("ACTFOCUS_CACHE", str(tmp_path))
+
+
+def test_a_visit_to_the_shop(screen: Any, own_cache: None) -> None:
+    env = make_env("webshop")
+    env.reset(seed=1)
+    search, opening, *choices, buy = env.expert_actions()
+    assert search.startswith("search[") and len(choices) == 2 and buy == "click[buy now]"
+    words, product = search[len("search[") : -1], opening[len("click[") : -1]
+    values = [choice[len("click[") : -1] for choice in choices]
+    # As a person types: bare words, buttons in another case; and twice what the page does not offer.
+    output = screen(words, "buy now", product, values[0].upper(), "search[again]", choices[1], "Buy Now",
+                    name="webshop", seed=1, render_mode=None)  # fmt: skip
+    pages = re.split(r"^> ", output, flags=re.MULTILINE)
+    assert "This is the search page." in pages[0] and "Action: search[words]" in pages[0]
+    assert f'found for "{words}", page 1 of' in flat(pages[1].replace("│", ""))
+    assert f"[{product}]" in pages[1]
+    assert "Problem: unknown action 'click[buy now]'" in pages[2]
+    assert "Played: nothing. Reward -0.1, so far -0.1." in pages[2] and f"[{product}]" in pages[2]
+    assert f"{product}: " in pages[3] and "Chosen: nothing" in pages[3] and "[buy now]" in pages[3]
+    assert re.search(rf"Chosen: \w+: {values[0]} ", pages[4]) and "Problem" not in pages[4]
+    assert "Problem: unknown action 'search[again]'" in pages[5]
+    assert re.search(rf"Chosen: \w+: {values[0]}, \w+: {values[1]} ", pages[6])
+    assert "Bought: " in pages[7] and "Score 1.00" in pages[7]
+    assert "Solved! Return 0.8." in pages[7]
+    assert len(pages) == 8
+
+
+def test_a_hint_of_the_shop_can_be_typed_as_it_is(screen: Any, own_cache: None) -> None:
+    env = make_env("webshop")
+    env.reset(seed=2)
+    plan = env.expert_actions()
+    output = screen(*plan, name="webshop", seed=2, render_mode=None)
+    assert "Problem" not in output and "Solved! Return 1." in output

@@ -232,3 +232,20 @@ def test_an_imported_catalogue_is_named_where_one_is_wanted(actfocus: Call, file
     result = actfocus("play", "webshop", "--catalogue", "mien")
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert "no catalogue 'mien'; did you mean 'mine'" in result.err
+
+
+def test_check_env_passes_on_an_imported_catalogue(actfocus: Call, tmp_path: Path) -> None:
+    kinds = ["Chair", "Table", "Shelf", "Stool", "Bench"]
+    items = [item(f"B{number}", name=f"Solid Wood {kind}", query=kind) for number, kind in enumerate(kinds)]
+    items.append(item("B9", name="Iron Lamp", query="lamps"))
+    goals = {record["asin"]: order() for record in items[:-1]}
+    human = {"B1": [order(instruction_options=["x-large", "black/white"])]}
+    files = write_files(tmp_path / "files", items, goals, human)
+    assert actfocus("webshop", "import", str(files), "--name", "mine").code == 0
+    for kind in ("synthetic", "human"):
+        words = ["--catalogue", "mine", "--goals", kind, "--seeds", "6", "--fuzz", "200", "--json"]
+        result = actfocus("check-env", "webshop", *words)
+        report = json.loads(result.out)
+        assert (result.code, report["problems"], report["seeds"]) == (0, [], 6), result.err
+        # A search, a product, two options, the purchase.
+        assert report["expert_moves_most"] == 5
