@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import trl
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer, utils
@@ -139,6 +140,34 @@ def test_one_way_to_the_loss() -> None:
     source = inspect.getsource(GRPOTrainer.compute_loss)
     hold("return self._compute_loss(model, inputs)" in source, "compute_loss has another loss (Liger's?)")
     hold("rollout_func" in inspect.getsource(grpo_trainer.GRPOTrainer._generate), "rollout_func")
+
+
+def test_an_update_comes_after_the_last_of_its_micro_batches_is_counted(tmp_path: Path) -> None:
+    """Which update has no weight is told from `_step` at `on_pre_optimizer_step`."""
+    made = trainer(tmp_path, kind=GRPOTrainer, steps_per_generation=4, num_iterations=2, max_steps=5)
+    micro_batches: list[tuple[int, int]] = []
+    updates: list[tuple[int, int]] = []
+    prepare = made._prepare_inputs
+
+    def watch(generation_batch: Any) -> Any:
+        inputs = prepare(generation_batch)
+        place = next(k for k, held in enumerate(made._buffered_inputs) if held is inputs)
+        micro_batches.append((made._step, place))
+        return inputs
+
+    class Probe(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            updates.append((made._step, made.rollout_func.calls))
+            hold(kwargs["model"] is made.model, "callbacks are given another model than the trainer's")
+            hold(any(value.grad is not None for value in made.model.parameters()), "no gradient to drop")
+
+    made._prepare_inputs = watch
+    made.add_callback(Probe())
+    made.train()
+    expected = [(step, step % 4) for step in range(10)]
+    hold(micro_batches == expected, f"(_step, place in the buffer) of the micro-batches: {micro_batches}")
+    expected = [(2, 1), (4, 1), (6, 1), (8, 1), (10, 2)]
+    hold(updates == expected, f"(_step, generations) at on_pre_optimizer_step: {updates}, not {expected}")
 
 
 def test_the_message_names_the_range() -> None:

@@ -1,7 +1,8 @@
 """What TRL's own generation cuts off at `max_completion_length`: an unfinished reply has neither span.
 
 The shipped model replies to real positions, and the limit cuts some of its replies in the thought, some in
-the answer, some not at all. Roles are compared with the text, as in `test_games.py`, advantages with A · w / w̄.
+the answer, some not at all. Roles are compared with the text, as in `test_games.py`, and advantages with
+A · w / w̄.
 """
 
 from collections import defaultdict
