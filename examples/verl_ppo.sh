@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ActFocus with PPO on FrozenLake, by verl, on one machine with GPUs. Not run by us: docs/verl.md says what has been.
+# ActFocus with PPO on FrozenLake, by verl, on one machine with GPUs. We have run it on a CPU alone: docs/verl.md.
 #
 #     pip install 'actfocus[verl]' 'verl[vllm]==0.9.1'     # a virtual environment of its own
 #     bash examples/verl_ppo.sh                            # or, say: GPUS=4 MODEL=… bash examples/verl_ppo.sh
