@@ -124,6 +124,26 @@ def test_a_template_may_open_the_reasoning(said: str, reply: str, reasoning: str
     assert ((roles == Role.CONTEXT) == (torch.tensor(sampled) == 0)).all()
 
 
+def test_prompts_that_open_the_reasoning_reach_the_trainer(tmp_path: Path) -> None:
+    """Prompts of several lengths, some of them padded: their last words are looked at, not the first."""
+    reply = encode("Near.</think><answer>Left</answer><|end|>")
+
+    def play(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        return {
+            "prompt_ids": [encode("Go. " * (1 + k % 3) + ("" if k == 5 else "<think>")) for k in range(8)],
+            "completion_ids": [reply] * 8,
+            "logprobs": None,
+            "episode_return": [float(k % 2) for k in range(8)],
+        }
+
+    made = trainer(tmp_path, rollout_func=play, focus=FocusConfig(beta=0))
+    made.train()
+    roles = [row for batch in made._buffered_inputs for row in batch["focus_roles"]]
+    actions = ["".join(written(reply, row, Role.ACTION)) for row in roles]
+    reasoning = ["".join(written(reply, row, Role.REASONING)) for row in roles]
+    assert sorted(actions) == ["", *["Left"] * 7] and sorted(reasoning) == ["", *["Near."] * 7]
+
+
 @pytest.mark.parametrize("opening", ["<think>\n", ""])
 def test_what_is_called_while_reasoning_is_not_called(opening: str) -> None:
     """As TRL reads it: the prompt decides whether the words before a lone </think> are thoughts."""
