@@ -128,6 +128,12 @@ def test_options_that_a_page_cannot_offer(options, said):
     assert str(caught.value).startswith("customization_options") and len(str(caught.value)) < 250
 
 
+def test_people_ask_for_one_value_of_an_option():
+    with pytest.raises(BrokenRecord, match=r"^instruction_options: a second option 'size'$") as caught:
+        product(human=[WISH | {"instruction_options": {"Size": "s", "<b>size</b>": "m"}}])
+    assert caught.value.file == "human"
+
+
 def test_options_that_a_page_can_just_offer():
     assert len(product(options={f"o{number}": ["x"] for number in range(MAX_OPTIONS)}).options) == MAX_OPTIONS
     assert product(options={"Size": [LONG, LONG, "s", "S"]}), (

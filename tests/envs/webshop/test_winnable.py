@@ -52,6 +52,12 @@ def test_a_value_is_no_button_of_the_shop(label, spelt):
     assert caught.value.file == "items" and f"{label!s}" in str(caught.value)
 
 
+@pytest.mark.parametrize("label", [NEXT, PREVIOUS, "Features"])
+def test_nor_is_an_id(label):
+    with pytest.raises(BrokenRecord, match=r"^asin: '.*' is a button of the shop$"):
+        check_product(product(label))
+
+
 def test_a_product_that_is_asked_for_has_a_title():
     for title in ("", "<b></b>", "!?"):
         with pytest.raises(BrokenRecord, match=r"^name: has no word, but the product is asked for"):

@@ -206,8 +206,7 @@ def _options(value: Any) -> dict[str, tuple[str, ...]]:
         (combinations, MAX_COMBINATIONS, "combinations"),
     ]:
         if count > limit:
-            shown = f"{count:,}" if count < 10**15 else "very many"
-            raise BrokenRecord(f"customization_options: {shown} {word}, at most {limit:,}")
+            raise BrokenRecord(f"customization_options: {count:,} {word}, at most {limit:,}")
     return options
 
 
@@ -279,8 +278,11 @@ def _human(entries: Any) -> tuple[Instruction, ...]:
         values = [cut(_option_text(text), MAX_VALUE_LENGTH) for text in texts]
         named: Options = tuple(filter(None, values))
         if isinstance(options, dict):
-            pairs = zip(map(_option_name, options), values, strict=True)
-            named = {name: value for name, value in pairs if value}
+            named = {}
+            for name, value in zip(map(_option_name, options), values, strict=True):
+                if name in named:
+                    raise BrokenRecord(f"instruction_options: a second option {name!r}")
+                named |= {name: value} if value else {}
         if wanted:
             found.append(Instruction(_request(entry), wanted, named))
     return tuple(found)

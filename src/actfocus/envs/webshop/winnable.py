@@ -22,9 +22,11 @@ def check_product(product: Product) -> None:
     """Refuse a product that the shop cannot sell.
 
     Raises:
-        BrokenRecord: If an option value is called like a button of the shop, whose click would press that,
-            or if the product is asked for and has no title.
+        BrokenRecord: If its id or an option value is called like a button of the shop, whose click would
+            press that, or if the product is asked for and has no title.
     """
+    if product.id in _BUTTONS:
+        raise BrokenRecord(f"asin: {product.id!r} is a button of the shop")
     for name, values in product.options.items():
         for value in values:
             if value.casefold() in _BUTTONS:
