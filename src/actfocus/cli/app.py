@@ -21,6 +21,7 @@ from actfocus.cli.games import CheckEnv, Play
 from actfocus.cli.models import Models
 from actfocus.cli.outcome import Command, print_outcome
 from actfocus.cli.parsing import parse
+from actfocus.cli.printable import printable
 from actfocus.cli.report import Report
 from actfocus.cli.train import Train, train_defaults
 from actfocus.cli.view import View
@@ -135,9 +136,8 @@ def _stdout_kept_for_json(as_json: bool) -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split())
     # Control characters in a file name could otherwise rewrite the terminal.
-    line = "".join(char if char.isprintable() else "�" for char in line)
+    line = printable(" ".join(message.split()))
     print(f"actfocus: {line}", file=sys.stderr, flush=True)
     return code
 

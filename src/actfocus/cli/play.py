@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actfocus.cli.printable import printable
 from actfocus.envs import make_env
 from actfocus.envs.protocol import ACTION_SEPARATOR, REPLY_TAGS, TextEnv
 from actfocus.errors import ConfigError
@@ -106,16 +107,11 @@ def _show(console: "Console", env: TextEnv) -> None:
 
     turns_left = env.turns - env.turn + 1
     title = f"turns left {turns_left}, actions left {env.actions_left}"
-    console.print(Panel.fit(Text(_printable(env.picture())), title=title, title_align="left"))
+    console.print(Panel.fit(Text(printable(env.picture(), lines=True)), title=title, title_align="left"))
 
 
 def _say(console: "Console", message: str, *, style: str = "") -> None:
     from rich.text import Text
 
     # `Text` takes no markup, so that brackets in a message stay brackets.
-    console.print(Text(_printable(message), style=style))
-
-
-def _printable(text: str) -> str:
-    """`text` with all but printable characters and newlines escaped: it may carry terminal commands."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    console.print(Text(printable(message, lines=True), style=style))

@@ -8,6 +8,7 @@ import tyro
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Outcome
+from actfocus.cli.printable import printable
 from actfocus.errors import ConfigError
 from actfocus.report.tables import figures_table
 
@@ -48,7 +49,7 @@ class Webshop:
 
         listed = {SHIPPED: "comes with actfocus"}
         listed |= {name: str(catalogue_path(name)) for name in imported_names()}
-        lines = [_printable(f"{name}: {where}") for name, where in listed.items()]
+        lines = [printable(f"{name}: {where}") for name, where in listed.items()]
         return Outcome({"catalogues": listed}, lines)
 
     def _import(self) -> Outcome:
@@ -62,13 +63,8 @@ class Webshop:
         return Outcome(
             figures | {"broken": broken},
             [
-                figures_table(figures | {"path": _printable(found.path), "broken": len(broken)}),
-                *(_printable(f"left out: {line}") for line in broken[:20]),
+                figures_table(figures | {"path": printable(found.path), "broken": len(broken)}),
+                *(printable(f"left out: {line}") for line in broken[:20]),
                 f"Next: actfocus play webshop --catalogue {self.name}",
             ],
         )
-
-
-def _printable(text: str) -> str:
-    """`text` with all but printable characters escaped: the name of a file may carry terminal commands."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
