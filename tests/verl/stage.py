@@ -44,6 +44,18 @@ PPO = [
     "+actfocus.signal=nll",
     "+actfocus.other_weight=0.3",
 ]
+# With `model.lora_adapter_path` beside it, which verl reads only where a rank is given: the actor without its
+# adapters is the reference.
+LORA = [
+    *_SHORT,
+    *_STILL,
+    "algorithm.adv_estimator=gae",
+    "data.train_batch_size=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "critic.ppo_mini_batch_size=4",
+    "actor_rollout_ref.model.lora_rank=4",
+    "+actfocus.signal=energy",
+]
 
 
 class _Stage:
