@@ -1,8 +1,9 @@
 """What the signal costs the reference's pass: `python -m tests.verl.measure_signal`, in verl's environment.
 
-On the CPU, one thread: a model of the size of Qwen2.5-0.5B (its weights drawn at random), one row of tokens, verl's own
-log-probabilities of them, and in every second pass also the energies of those that are actions. Passes with and
-without take turns, so that what else the machine does hits both; the cost is the mean difference of neighbours.
+On the CPU, one thread: a model of the size of Qwen2.5-0.5B (its weights drawn at random), one row of tokens,
+verl's own log-probabilities of them, and in two of three passes also the energies of those that are actions.
+The three take turns, so that what else the machine does hits all alike; the cost is the mean difference to the
+pass without, within a round.
 """
 
 import argparse
