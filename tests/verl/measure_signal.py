@@ -2,8 +2,8 @@
 
 On the CPU, one thread: a model of the size of Qwen2.5-0.5B (its weights drawn at random), one row of tokens,
 verl's own log-probabilities of them, and in two of three passes also the energies of those that are actions.
-The three take turns, so that what else the machine does hits all alike; the cost is the mean difference to the
-pass without, within a round.
+The three take turns, so that what else the machine does hits all alike; the cost is the mean difference to
+the pass without, within a round.
 """
 
 import argparse
