@@ -44,6 +44,13 @@ class Rows:
         self.cache = self.cache.taken(rows)
         self.ids = [self.ids[row] for row in rows]
 
+    def split_off(self, rows):
+        ids = self.ids
+        moved = Rows(self.model, 0)
+        moved.cache, moved.ids = self.cache.split_off(rows), [ids[row] for row in rows]
+        self.ids = [each for row, each in enumerate(ids) if row not in rows]
+        return moved
+
     def close_gaps(self):
         self.cache = ContextCache.joined([self.cache])
 
@@ -97,17 +104,15 @@ def test_selecting_keeps_drops_repeats_and_reorders(model):
 def test_parts_grow_on_their_own_and_join_again(model):
     rows = Rows(model, 5)
     rows.append([[5, 6, 7], [8], [9, 10], [11, 12, 13, 14], [15]])
-    whole, ids = rows.cache, rows.ids
-    parts = []
-    for chosen, blocks in (([3, 0], [[[20], [21]]] * 3), ([2], []), ([1, 4], [[[22], []], [[], [23, 24]]])):
-        part = Rows(model, 0)
-        part.cache, part.ids = whole.taken(chosen), [ids[row] for row in chosen]
+    parts = [rows.split_off([3, 0]), rows.split_off([1]), rows]  # the second of rows 1, 2, 4 is row 2
+    assert rows.ids == [[8], [15]]
+    for part, blocks in zip(parts, ([[[20], [21]]] * 3, [], [[[22], []], [[], [23, 24]]]), strict=True):
         for block in blocks:
             part.append(block)
-        parts.append(part)
-    rows.append([[30], [31], [32], [33], [34]])  # the whole has not changed by what its parts did
+    ids = [row for part in parts for row in part.ids]
+    rows = Rows(model, 0)
     rows.cache = ContextCache.joined([part.cache for part in parts])
-    rows.ids = [row for part in parts for row in part.ids]
+    rows.ids = ids
     assert rows.width() == max(map(len, rows.ids)) == 7
     assert rows.cache._mask_BT.sum(1).tolist() == [len(ids) for ids in rows.ids]
     rows.append([[40], [], [41, 42], [43], [44]])

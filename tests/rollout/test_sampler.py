@@ -320,6 +320,23 @@ def test_each_distinct_opening_is_computed_once(lively, chat, monkeypatch):
     assert read <= written
 
 
+def test_rows_that_rest_are_put_aside_and_come_back(lively, chat, monkeypatch):
+    sizes = []
+    append = ContextCache.append
+
+    def spy(self, blocks):
+        sizes.append((len(blocks), sum(map(bool, blocks)), max(map(len, blocks))))
+        return append(self, blocks)
+
+    monkeypatch.setattr(ContextCache, "append", spy)
+    records = play(lively, chat, starts=training_starts(4, 0, 2, 5))
+    while_writing = [(rows, busy) for rows, busy, width in sizes[1:] if width == 1]
+    assert all(2 * busy > rows for rows, busy in while_writing)  # or half of the rows would rest
+    assert min(rows for rows, _ in while_writing) < 5
+    turns = max(len(record.rewards) for record in records)
+    assert turns > 1 and max(rows for rows, _, width in sizes[1:] if width > 1) > 5
+
+
 def test_temperature_zero_takes_the_likeliest_token(lively, chat):
     first = play(lively, chat, temperature=0)
     batch = collate(first)

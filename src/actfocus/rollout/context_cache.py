@@ -31,7 +31,7 @@ class _BufferedLayer(DynamicLayer):  # type: ignore[misc, unused-ignore]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         held, new = self.get_seq_length(), key_states.shape[-2]
-        if self._buffers is None or held + new > self._buffers[0].shape[-2] or not self._is_buffered():
+        if self._buffers is None or held + new > self._buffers[0].shape[-2]:
             shape = (*key_states.shape[:-2], held + new + _SPARE, key_states.shape[-1])
             self._buffers = (key_states.new_empty(shape), value_states.new_empty(shape))
             if held:
@@ -50,11 +50,6 @@ class _BufferedLayer(DynamicLayer):  # type: ignore[misc, unused-ignore]
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
         return layer
-
-    def _is_buffered(self) -> bool:
-        """Whether the keys still lie in the buffer: choosing rows or closing gaps makes new ones."""
-        assert self._buffers is not None
-        return bool(self.keys.data_ptr() == self._buffers[0].data_ptr())
 
 
 class ContextCache:
@@ -103,6 +98,13 @@ class ContextCache:
         layers = [_BufferedLayer.holding(each.keys[index], each.values[index]) for each in self._cache.layers]
         return ContextCache(self._model, self._mask_BT[index], layers)
 
+    def split_off(self, rows: Sequence[int]) -> "ContextCache":
+        """Move these rows into a cache of their own; the others stay, in their order."""
+        moved, staying = self.taken(rows), sorted(set(range(len(self._mask_BT))) - set(rows))
+        rest = self.taken(staying)
+        self._cache, self._mask_BT = rest._cache, rest._mask_BT
+        return moved
+
     @staticmethod
     def joined(parts: Sequence["ContextCache"]) -> "ContextCache":
         """The rows of all parts as one cache, each row's tokens at the right end and no column empty in all.
@@ -110,23 +112,20 @@ class ContextCache:
         Keys carry their position already, so moving them changes nothing but the time attention takes.
         """
         width = max(int(part._mask_BT.sum(1).max()) for part in parts)
-        closed = [part._without_gaps(width) for part in parts]
-        mask_BT = torch.cat([mask for mask, _ in closed])
+        orders = [part._mask_BT.argsort(dim=1, stable=True)[:, -width:] for part in parts]
+        masks = [part._mask_BT.gather(1, order) for part, order in zip(parts, orders, strict=True)]
+
+        def moved(held_BHTD: list[torch.Tensor]) -> torch.Tensor:
+            gathered = []
+            for held, order in zip(held_BHTD, orders, strict=True):
+                index = order[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
+                # Zeros and not just anything: attention multiplies what it does not look at by 0.
+                gathered.append(pad(held.gather(2, index), (0, 0, width - order.shape[1], 0)))
+            return torch.cat(gathered)
+
         layers = [
-            _BufferedLayer.holding(*(torch.cat(tensors) for tensors in zip(*of_parts, strict=True)))
-            for of_parts in zip(*(layers for _, layers in closed), strict=True)
+            _BufferedLayer.holding(moved([each.keys for each in same]), moved([each.values for each in same]))
+            for same in zip(*(part._cache.layers for part in parts), strict=True)
         ]
+        mask_BT = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks])
         return ContextCache(parts[0]._model, mask_BT, layers)
-
-    def _without_gaps(self, width: int) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-        """Mask, and keys and values per layer, of the last `width` columns once the holes have moved left."""
-        missing = max(0, width - self._mask_BT.shape[1])
-        order_BT = self._mask_BT.argsort(dim=1, stable=True)[:, -width:]
-
-        def moved(held: torch.Tensor) -> torch.Tensor:
-            index = order_BT[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
-            # Zeros and not just anything: attention multiplies what it does not look at by 0.
-            return pad(held.gather(2, index), (0, 0, missing, 0))
-
-        mask_BT = pad(self._mask_BT.gather(1, order_BT), (missing, 0))
-        return mask_BT, [(moved(layer.keys), moved(layer.values)) for layer in self._cache.layers]

@@ -180,10 +180,15 @@ class _Rows(NamedTuple):
     unread: Sequence[list[int]]
     """Per row the ids that the cache has not read yet."""
 
-    def taken(self, wanted: Callable[[Episode], bool]) -> "_Rows":
-        """A copy of those whose episodes are wanted."""
-        rows = [row for row, episode in enumerate(self.episodes) if wanted(episode)]
-        cache = self.cache.taken(rows)
+    def split(self, wanted: Callable[[Episode], bool]) -> tuple["_Rows", "_Rows"]:
+        """Those whose episodes are wanted, and the others; uses up the cache of these rows."""
+        is_wanted = [wanted(episode) for episode in self.episodes]
+        chosen = [row for row, flag in enumerate(is_wanted) if flag]
+        others = [row for row, flag in enumerate(is_wanted) if not flag]
+        cache = self.cache.split_off(chosen)
+        return self._of(chosen, cache), self._of(others, self.cache)
+
+    def _of(self, rows: Sequence[int], cache: ContextCache) -> "_Rows":
         return _Rows(cache, [self.episodes[row] for row in rows], [self.unread[row] for row in rows])
 
     @staticmethod
@@ -202,7 +207,7 @@ def _play_out(model: LanguageModel, episodes: Sequence[Episode], temperature: fl
             parts = _write_replies(model, rows, hidden_BD, temperature)
             for episode in rows.episodes:
                 episode.play()
-            parts = [part.taken(lambda episode: not episode.record.ended) for part in parts]
+            parts = [part.split(lambda episode: not episode.record.ended)[0] for part in parts]
             parts = [part for part in parts if part.episodes]
             if not parts:
                 return
@@ -246,8 +251,8 @@ def _write_replies(
         if not still:
             return [*aside, rows]
         if 2 * still <= len(rows.episodes):
-            aside.append(rows.taken(lambda episode: not episode.writing))
-            rows = rows.taken(lambda episode: episode.writing)
+            resting, rows = rows.split(lambda episode: not episode.writing)
+            aside.append(resting)
         hidden_BD = rows.cache.append(rows.unread)
 
 
