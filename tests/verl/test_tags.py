@@ -154,7 +154,7 @@ def test_an_id_that_only_the_server_ends_at() -> None:
     assert played.roles == expected(played.ids)
 
 
-@pytest.mark.parametrize("opening", ["<think>", "<think>\n", "\n<think>\n"])
+@pytest.mark.parametrize("opening", ["<think>", "<think>\n", "\n<think>\n", "<think>\n\n"])
 @pytest.mark.parametrize("spelt", [False, True], ids=["tokens", "letters"])
 def test_a_prompt_may_open_the_reasoning(opening: str, spelt: bool) -> None:
     reply = [*ids_of(REPLY.removeprefix("<think>"), spelt=spelt), END]
@@ -162,6 +162,12 @@ def test_a_prompt_may_open_the_reasoning(opening: str, spelt: bool) -> None:
     found = tags.reply_roles(Chat(AutoTokenizer.from_pretrained(MODEL)), prompt, reply)
     assert found == expected(reply, opened=True) and len(found) == len(reply)
     assert found[0] == Role.REASONING
+
+
+def test_a_prompt_may_open_what_the_reply_opens_again() -> None:
+    chat = Chat(AutoTokenizer.from_pretrained(MODEL))
+    reply = ids_of(REPLY)
+    assert tags.reply_roles(chat, ids_of("Say <think> first.<think>\n"), reply) == expected(reply)
 
 
 @pytest.mark.parametrize("prompt", ["Say <think> first.", "<think></think>", ""])

@@ -43,12 +43,18 @@ class ReadReply(NamedTuple):
     roles: list[int]
 
 
-def read_reply(chat: Chat, ids: list[int]) -> ReadReply:
-    """Decode a reply and lay the parsed spans on the tokens that wrote them."""
+def read_reply(chat: Chat, ids: list[int], opening: str = "") -> ReadReply:
+    """Decode a reply and lay the parsed spans on the tokens that wrote them.
+
+    Args:
+        chat: The tokenizer.
+        ids: What the model wrote.
+        opening: Text in front of it that is a part of the reply, though the model did not write it.
+    """
     text, offsets = chat.decode(ids)
-    reply = parse_reply(text)
+    reply, shift = parse_reply(opening + text), len(opening)
     found = [(reply.reasoning, Role.REASONING), (reply.action, Role.ACTION)]
-    spans = [(*span, role) for span, role in found if span is not None]
+    spans = [(span[0] - shift, span[1] - shift, role) for span, role in found if span is not None]
     return ReadReply(text, token_roles(ids, offsets, spans, [True] * len(ids)).tolist())
 
 

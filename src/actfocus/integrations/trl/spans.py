@@ -15,6 +15,7 @@ import torch
 from actfocus.envs.protocol import parse_reply
 from actfocus.errors import ConfigError, did_you_mean
 from actfocus.focus import Role, token_roles
+from actfocus.integrations.opening import opening_of
 from actfocus.models.chat import Chat
 
 Span = tuple[int, int, Role]
@@ -30,7 +31,6 @@ def tag_spans(text: str, ids: Sequence[int] = ()) -> list[Span]:
     return [(*span, role) for span, role in found if span is not None]
 
 
-_THINK = "<think>"
 _PARTS = re.compile(
     r"<think>(?P<thought>.*?)(?:</think>|\Z)|<tool_call>(?:(?P<call>.*?)</tool_call>|.*)|</think>", re.DOTALL
 )
@@ -147,19 +147,11 @@ def completion_roles(
         for start, end in _runs(sampled):
             reply = ids[start:end]
             text, offsets = chat.decode(reply)
-            opening = ""
-            if find in FINDERS.values() and not text.lstrip().startswith(_THINK):
-                opening = _THINK if _opens_reasoning(chat, ids[:start]) else ""
+            opening = opening_of(chat, ids[:start], text) if find in FINDERS.values() else ""
             shift = len(opening)
             spans = [(lo - shift, hi - shift, role) for lo, hi, role in find(opening + text, reply)]
             roles_BT[row, start:end] = token_roles(reply, offsets, spans, [True] * len(reply))
     return roles_BT.to(ids_BT.device)
-
-
-def _opens_reasoning(chat: Chat, before: Sequence[int]) -> bool:
-    """Whether the chat template wrote the `<think>` of a reply, as those of DeepSeek-R1 and Qwen3.5 do."""
-    # The tag and the blanks behind it are at most a few tokens, even with one token a byte.
-    return chat.decode(before[-16:])[0].rstrip().endswith(_THINK)
 
 
 def _runs(flags: Sequence[bool]) -> Iterator[tuple[int, int]]:

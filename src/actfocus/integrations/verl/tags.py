@@ -12,13 +12,11 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 
 from actfocus.envs.protocol import REPLY_TAGS
 from actfocus.focus import Role
+from actfocus.integrations.opening import opening_of
 from actfocus.integrations.verl.loop import chat_of
 from actfocus.integrations.verl.spans import KEY, spans_of
 from actfocus.models.chat import Chat
 from actfocus.rollout.sampler import read_reply
-
-_TAIL = 8
-"""Tokens at the end of a prompt among which `<think>` is looked for."""
 
 
 class TagsLoop(SingleTurnAgentLoop):  # type: ignore[misc, unused-ignore]
@@ -37,20 +35,16 @@ def reply_roles(chat: Chat, prompt_ids: list[int], response_ids: list[int]) -> l
 
     Args:
         chat: The tokenizer.
-        prompt_ids: Where they end with `<think>`, as some chat templates do, the reply begins inside of it.
+        prompt_ids: Where they end with `<think>` and the reply has none of its own, it begins inside of it.
         response_ids: As verl cut them.
     """
-    head = next((ids for ids in _tails(prompt_ids) if chat.decode(ids)[0].strip() == "<think>"), [])
     written = len(response_ids)
     # The server also ends a reply at ids that the model's generation config alone names.
     if written and _ends_reply(chat, response_ids[-1]):
         written -= 1
-    roles = read_reply(chat, head + response_ids[:written]).roles[len(head) :]
+    reply = response_ids[:written]
+    roles = read_reply(chat, reply, opening_of(chat, prompt_ids, chat.decode(reply)[0])).roles
     return roles + [Role.OTHER] * (len(response_ids) - written)
-
-
-def _tails(ids: list[int]) -> list[list[int]]:
-    return [ids[-count:] for count in range(1, min(_TAIL, len(ids)) + 1)]
 
 
 def _ends_reply(chat: Chat, token_id: int) -> bool:
