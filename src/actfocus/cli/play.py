@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HELP = (
     f"Type an action, or several separated by {ACTION_SEPARATOR}, or a whole reply with its tags."
-    " hint shows what the expert would do next, help the rules, quit leaves."
+    " hint shows what the expert would do next, help the rules, quit leaves; all else is played."
 )
 
 

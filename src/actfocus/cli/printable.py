@@ -2,5 +2,5 @@
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """`text` with all but printable characters escaped, and but for newlines too if it has `lines`."""
+    """`text` with its control characters escaped; `lines` keeps newlines."""
     return "".join(c if c.isprintable() or (lines and c == "\n") else ascii(c)[1:-1] for c in text)

@@ -44,8 +44,9 @@ def test_an_evaluation_plays_them(tmp_path: Path) -> None:
     name_starts = rollout._starts
 
     def watch(prompts: Any, trainer: Any) -> Any:
-        played.extend(name_starts(prompts, trainer))
-        return played
+        starts = name_starts(prompts, trainer)
+        played.extend(starts)
+        return starts
 
     rollout._starts = watch  # type: ignore[method-assign]
     figures = made.evaluate(rollout.dataset(2, split="evaluation"))

@@ -13,10 +13,12 @@ def level_seeds(rows: int, *, seed: int, split: Split) -> list[int]:
     """Seeds of `rows` levels; none is in both splits, and those of evaluation do not depend on `seed`.
 
     Raises:
-        ConfigError: If there is no such split.
+        ConfigError: If there is no such split, or evaluation has fewer levels.
     """
     if split not in get_args(Split):
         raise ConfigError(f"split is 'train' or 'evaluation', not {split!r}")
     if split == "evaluation":
+        if rows > len(EVALUATION_SEEDS):
+            raise ConfigError(f"there are {len(EVALUATION_SEEDS)} evaluation levels, not {rows}")
         return list(EVALUATION_SEEDS[:rows])
     return [derive_seed(Stream.LEVEL, seed, row) for row in range(rows)]

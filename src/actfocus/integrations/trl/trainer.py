@@ -149,13 +149,13 @@ class ActFocusGRPOTrainer(GRPOTrainer):
 
     def _warn_of_no_action(self) -> None:
         """Once: without an action all weights are alike, and nothing else would show that."""
-        is_uniform = self._focus.alpha == 1 and self._focus.beta == 0
+        is_uniform = self._focus.alpha == 1 and self._focus.beta == 0  # as was asked for
         if self._warned_of_no_action or is_uniform or not self.accelerator.is_main_process:
             return
         self._warned_of_no_action = True
         warnings.warn(
-            "a generation batch has no action token: all of its tokens weigh alike, so that it is trained as"
-            " in plain GRPO, or not at all where alpha = 0. If focus/action_share stays at 0, roles ="
+            "a generation batch has no action token: all of its tokens weigh alike (unless other_weight is set),"
+            " so that it is trained as in plain GRPO, or not at all where alpha = 0. If focus/action_share stays at 0, roles ="
             f" {self._roles!r} does not find the actions in what this model writes: print a completion, and"
             " see 'Roles' in docs/trl.md",
             stacklevel=2,
