@@ -154,9 +154,9 @@ class ActFocusGRPOTrainer(GRPOTrainer):
             return
         self._warned_of_no_action = True
         warnings.warn(
-            "a generation batch has no action token: all of its tokens weigh alike (unless other_weight is set),"
-            " so that it is trained as in plain GRPO, or not at all where alpha = 0. If focus/action_share stays at 0, roles ="
-            f" {self._roles!r} does not find the actions in what this model writes: print a completion, and"
+            "a generation batch has no action token: all of its tokens weigh alike (unless other_weight is"
+            " set), so that it is trained as in plain GRPO, or not at all where alpha = 0. If"
+            f" focus/action_share stays at 0, roles = {self._roles!r} does not find the actions in what this model writes: print a completion, and"
             " see 'Roles' in docs/trl.md",
             stacklevel=2,
         )
