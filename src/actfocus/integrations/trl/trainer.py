@@ -156,8 +156,8 @@ class ActFocusGRPOTrainer(GRPOTrainer):
         warnings.warn(
             "a generation batch has no action token: all of its tokens weigh alike (unless other_weight is"
             " set), so that it is trained as in plain GRPO, or not at all where alpha = 0. If"
-            f" focus/action_share stays at 0, roles = {self._roles!r} does not find the actions in what this model writes: print a completion, and"
-            " see 'Roles' in docs/trl.md",
+            f" focus/action_share stays at 0, roles = {self._roles!r} does not find the actions in what this"
+            " model writes: print a completion, and see 'Roles' in docs/trl.md",
             stacklevel=2,
         )
 
