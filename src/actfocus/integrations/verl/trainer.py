@@ -126,8 +126,8 @@ class FocusedAdvantages(_Base):
         _log.warning(
             "[actfocus] step %d has no action token: all of its tokens weigh alike (unless other_weight is"
             " set), so that it is trained as in plain verl, or not at all where alpha = 0. If"
-            " focus/action_share stays at 0, the agent loop finds no action in what this model writes: look at"
-            " replies (trainer.rollout_data_dir keeps them) and at 'Your own data' in docs/verl.md",
+            " focus/action_share stays at 0, the agent loop finds no action in what this model writes: look"
+            " at replies (trainer.rollout_data_dir keeps them) and at 'Your own data' in docs/verl.md",
             self.global_steps,
         )
 
