@@ -52,7 +52,7 @@ class Rows:
         return moved
 
     def close_gaps(self):
-        self.cache = ContextCache.joined([self.cache])
+        self.cache = ContextCache.joined([(self.cache, range(len(self.ids)))])
 
     def width(self):
         return self.cache._mask_BT.shape[1]
@@ -111,7 +111,7 @@ def test_parts_grow_on_their_own_and_join_again(model):
             part.append(block)
     ids = [row for part in parts for row in part.ids]
     rows = Rows(model, 0)
-    rows.cache = ContextCache.joined([part.cache for part in parts])
+    rows.cache = ContextCache.joined([(part.cache, range(len(part.ids))) for part in parts])
     rows.ids = ids
     assert rows.width() == max(map(len, rows.ids)) == 7
     assert rows.cache._mask_BT.sum(1).tolist() == [len(ids) for ids in rows.ids]

@@ -106,26 +106,27 @@ class ContextCache:
         return moved
 
     @staticmethod
-    def joined(parts: Sequence["ContextCache"]) -> "ContextCache":
-        """The rows of all parts as one cache, each row's tokens at the right end and no column empty in all.
+    def joined(parts: Sequence[tuple["ContextCache", Sequence[int]]]) -> "ContextCache":
+        """These rows of each part as one cache, tokens at the right end and no column empty in all rows.
 
         Keys carry their position already, so moving them changes nothing but the time attention takes.
         """
-        width = max(int(part._mask_BT.sum(1).max()) for part in parts)
-        orders = [part._mask_BT.argsort(dim=1, stable=True)[:, -width:] for part in parts]
-        masks = [part._mask_BT.gather(1, order) for part, order in zip(parts, orders, strict=True)]
+        masks = [part._mask_BT[list(rows)] for part, rows in parts]
+        width = max(int(mask.sum(1).max()) for mask in masks)
+        orders = [mask.argsort(dim=1, stable=True)[:, -width:] for mask in masks]
+        masks = [mask.gather(1, order) for mask, order in zip(masks, orders, strict=True)]
 
         def moved(held_BHTD: list[torch.Tensor]) -> torch.Tensor:
             gathered = []
-            for held, order in zip(held_BHTD, orders, strict=True):
+            for held, (_, rows), order in zip(held_BHTD, parts, orders, strict=True):
                 index = order[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
                 # Zeros and not just anything: attention multiplies what it does not look at by 0.
-                gathered.append(pad(held.gather(2, index), (0, 0, width - order.shape[1], 0)))
+                gathered.append(pad(held[list(rows)].gather(2, index), (0, 0, width - order.shape[1], 0)))
             return torch.cat(gathered)
 
         layers = [
             _BufferedLayer.holding(moved([each.keys for each in same]), moved([each.values for each in same]))
-            for same in zip(*(part._cache.layers for part in parts), strict=True)
+            for same in zip(*(part._cache.layers for part, _ in parts), strict=True)
         ]
         mask_BT = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks])
-        return ContextCache(parts[0]._model, mask_BT, layers)
+        return ContextCache(parts[0][0]._model, mask_BT, layers)

@@ -188,21 +188,23 @@ class _Rows(NamedTuple):
 
     def split(self, wanted: Callable[[Episode], bool]) -> tuple["_Rows", "_Rows"]:
         """Those whose episodes are wanted, and the others; uses up the cache of these rows."""
-        is_wanted = [wanted(episode) for episode in self.episodes]
-        chosen = [row for row, flag in enumerate(is_wanted) if flag]
-        others = [row for row, flag in enumerate(is_wanted) if not flag]
+        chosen, others = self._where(wanted), self._where(lambda episode: not wanted(episode))
         cache = self.cache.split_off(chosen)
         return self._of(chosen, cache), self._of(others, self.cache)
 
+    @staticmethod
+    def joined(parts: Sequence["_Rows"], wanted: Callable[[Episode], bool]) -> "_Rows":
+        """Those of all parts whose episodes are wanted, in one cache; there must be one."""
+        chosen = [(part, rows) for part in parts if (rows := part._where(wanted))]
+        episodes = [part.episodes[row] for part, rows in chosen for row in rows]
+        unread = [part.unread[row] for part, rows in chosen for row in rows]
+        return _Rows(ContextCache.joined([(part.cache, rows) for part, rows in chosen]), episodes, unread)
+
+    def _where(self, wanted: Callable[[Episode], bool]) -> list[int]:
+        return [row for row, episode in enumerate(self.episodes) if wanted(episode)]
+
     def _of(self, rows: Sequence[int], cache: ContextCache) -> "_Rows":
         return _Rows(cache, [self.episodes[row] for row in rows], [self.unread[row] for row in rows])
-
-    @staticmethod
-    def joined(parts: Sequence["_Rows"]) -> "_Rows":
-        """All of them in one cache."""
-        episodes = [episode for part in parts for episode in part.episodes]
-        unread = [ids for part in parts for ids in part.unread]
-        return _Rows(ContextCache.joined([part.cache for part in parts]), episodes, unread)
 
 
 def _play_out(model: LanguageModel, episodes: Sequence[Episode], temperature: float) -> None:
@@ -213,11 +215,9 @@ def _play_out(model: LanguageModel, episodes: Sequence[Episode], temperature: fl
             parts = _write_replies(model, rows, hidden_BD, temperature)
             for episode in rows.episodes:
                 episode.play()
-            parts = [part.split(lambda episode: not episode.record.ended)[0] for part in parts]
-            parts = [part for part in parts if part.episodes]
-            if not parts:
+            if all(episode.record.ended for episode in rows.episodes):
                 return
-            rows = _Rows.joined(parts)
+            rows = _Rows.joined(parts, lambda episode: not episode.record.ended)
             new = zip(rows.unread, rows.episodes, strict=True)
             hidden_BD = rows.cache.append([unread + episode.pending for unread, episode in new])
 

@@ -37,16 +37,10 @@ def plan(config: Config) -> dict[str, Any]:
     heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     networks = 2 if config.algorithm.name == "ppo" else 1
 
+    cache_of_a_token = shape.num_hidden_layers * 2 * heads * head_size * half
     needs_copy = config.needs_reference and not config.model.lora_rank
     sampling = {
-        "cache": CACHE_COPIES
-        * episodes
-        * rollout.context
-        * shape.num_hidden_layers
-        * 2
-        * heads
-        * head_size
-        * half,
+        "cache": CACHE_COPIES * episodes * rollout.context * cache_of_a_token,
     }
     updating = {
         "activations": optimizer.micro_batch
