@@ -125,6 +125,11 @@ class FocusConfig(_Section):
     other_weight: Annotated[Annotated[float, Field(ge=0)] | None, _optional("FLOAT", "")] = None
     """Weight of sampled tokens in neither span (tags, malformed replies); alpha if not given."""
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every sampled token weighs 1, as in plain PPO or GRPO."""
+        return self.alpha == 1 and self.beta == 0 and self.other_weight in (None, 1)
+
 
 class AlgorithmConfig(_Section):
     """How returns become advantages, and what is added to the policy loss."""

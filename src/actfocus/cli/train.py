@@ -160,9 +160,7 @@ def chosen_trackers(given: Sequence[str], resumed: Path | None) -> tuple[str, ..
 
 def default_out(config: Config) -> Path:
     """`runs/<env>-<algorithm>-<focus|uniform>-<seed>-<time>`."""
-    focus = config.focus
-    uniform = focus.alpha == 1 and focus.beta == 0 and focus.other_weight in (None, 1)
-    kind = "uniform" if uniform else "focus"
+    kind = "uniform" if config.focus.is_uniform else "focus"
     name = f"{config.env.name}-{config.algorithm.name}-{kind}-{config.seed}-{timestamp()}"
     return Path("runs") / name
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from actfocus.envs.protocol import REPLY_TAGS
 from actfocus.models.chat import Chat
 
-THINK = "<think>"
+THINK = REPLY_TAGS[0]
 
 
 def opening_of(chat: Chat, before: Sequence[int], text: str) -> str:

@@ -15,7 +15,7 @@ from actfocus.envs.webshop.products import Product
 from actfocus.envs.webshop.score import OptionMatch, Score, content_words, score
 from actfocus.envs.webshop.shop import Shop, open_shop
 from actfocus.envs.webshop.text import clean
-from actfocus.envs.webshop.visit import Page, Visit
+from actfocus.envs.webshop.visit import TURNS, Page, Visit
 
 Reward = Literal["strict", "dense"]
 
@@ -49,9 +49,9 @@ class WebShop(TextEnv):
     def __init__(
         self,
         *,
-        turns: int = 9,
+        turns: int = TURNS,
         actions_per_turn: int = 1,
-        actions_per_episode: int = 9,
+        actions_per_episode: int = TURNS,
         catalogue: str = "shipped",
         goals: GoalKind = "synthetic",
         split: Split = "product",

@@ -14,6 +14,8 @@ from actfocus.envs.webshop.text import clean, cut
 PAGE_SIZE = 10
 QUERY_LENGTH = 200
 """Characters of a query that are searched for; the rest is dropped."""
+TURNS = 9
+"""Of a visit, unless the game is set otherwise."""
 
 # What a page leaves out of a long text, in characters. Buttons are never left out.
 LISTED_TITLE, SHOWN_TITLE, DESCRIPTION, BULLET, BULLETS = 100, 300, 1_000, 200, 10

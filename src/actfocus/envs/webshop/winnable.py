@@ -10,10 +10,10 @@ from typing import Literal
 from actfocus.envs.webshop.products import BrokenRecord, Instruction, Product
 from actfocus.envs.webshop.score import has_attribute, options_hit
 from actfocus.envs.webshop.text import cut
-from actfocus.envs.webshop.visit import BACK, BUY, DETAILS, NEXT, PREVIOUS
+from actfocus.envs.webshop.visit import BACK, BUY, DETAILS, NEXT, PREVIOUS, TURNS
 
-MAX_WISHES = 6
-"""Options of a goal: a search, a product to open and the purchase leave six of the nine turns."""
+MAX_WISHES = TURNS - 3
+"""Options of a goal: the search, the product to open and the purchase take three turns."""
 
 _BUTTONS = {*map(str, DETAILS), BUY, PREVIOUS, NEXT, BACK}
 

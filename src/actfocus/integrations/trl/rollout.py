@@ -16,8 +16,8 @@ from actfocus.envs import make_env
 from actfocus.envs.protocol import TextEnv
 from actfocus.errors import ConfigError
 from actfocus.focus import Role
+from actfocus.integrations.levels import Split, level_seeds
 from actfocus.integrations.trl.chat import quiet_chat
-from actfocus.integrations.trl.levels import Split, level_seeds
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.rollout.sampler import Episode, Limits, sample_episodes

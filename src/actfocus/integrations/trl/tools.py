@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from actfocus.envs import make_env
 from actfocus.envs.protocol import ACTION_SEPARATOR, TextEnv
-from actfocus.integrations.trl.levels import Split, level_seeds
+from actfocus.integrations.levels import Split, level_seeds
 from actfocus.rollout.seeds import Stream, derive_seed
 
 _REPLY_HINT = " Reply as <think>...</think><answer>...</answer>."

@@ -149,8 +149,8 @@ class ActFocusGRPOTrainer(GRPOTrainer):
 
     def _warn_of_no_action(self) -> None:
         """Once: without an action all weights are alike, and nothing else would show that."""
-        is_uniform = self._focus.alpha == 1 and self._focus.beta == 0  # as was asked for
-        if self._warned_of_no_action or is_uniform or not self.accelerator.is_main_process:
+        # Uniform weights were asked for where the settings say so.
+        if self._warned_of_no_action or self._focus.is_uniform or not self.accelerator.is_main_process:
             return
         self._warned_of_no_action = True
         warnings.warn(

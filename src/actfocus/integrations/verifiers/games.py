@@ -4,7 +4,7 @@ import multiprocessing
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import verifiers.v1 as vf
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from actfocus.config import EnvConfig
 from actfocus.envs import EVALUATION_SEEDS, configured_env
 from actfocus.errors import ConfigError
+from actfocus.integrations.levels import Split, level_seeds
 from actfocus.rollout.seeds import Stream, derive_seed
 
 
@@ -33,7 +34,7 @@ class GameTasksetConfig(vf.TasksetConfig):
 
     game: Annotated[EnvConfig, BeforeValidator(_from_texts)] = EnvConfig()
     """The game and its settings, as everywhere in ActFocus."""
-    split: Literal["train", "evaluation"] = "train"
+    split: Split = "train"
     """Levels that training draws, or those that `actfocus eval` plays; no seed is in both."""
     rows: int = Field(256, ge=1)
     """Levels."""
@@ -93,11 +94,8 @@ class GameTaskset(vf.Taskset[GameTask, GameTasksetConfig]):
         """
         config = self.config
         env = configured_env(config.game)
-        for row in range(config.rows):
-            if config.split == "evaluation":
-                level_seed, luck = EVALUATION_SEEDS[row], [row]
-            else:
-                level_seed, luck = derive_seed(Stream.LEVEL, config.seed, row), [config.seed, row]
+        levels = level_seeds(config.rows, seed=config.seed, split=config.split)
+        for row, level_seed in enumerate(levels):
             observation, _ = env.reset(seed=level_seed)
             data = GameData(
                 name=f"{config.game.name} level {level_seed}",
@@ -105,7 +103,7 @@ class GameTaskset(vf.Taskset[GameTask, GameTasksetConfig]):
                 system_prompt=env.system_prompt,
                 game=config.game.model_dump(exclude_none=True),
                 level_seed=level_seed,
-                luck=luck,
+                luck=[row] if config.split == "evaluation" else [config.seed, row],
             )
             yield GameTask(data, config.task)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from actfocus.config import known_env
-from actfocus.envs import EVALUATION_SEEDS
 from actfocus.errors import ConfigError
-from actfocus.rollout.seeds import Stream, derive_seed
+from actfocus.integrations.levels import level_seeds
 
 
 def rows(env: str, split: str, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -30,12 +29,7 @@ def rows(env: str, split: str, count: int, *, seed: int = 0) -> list[dict[str, A
     """
     if split not in ("train", "test"):
         raise ConfigError(f"the split is train or test, not {split!r}")
-    if split == "test" and count > len(EVALUATION_SEEDS):
-        raise ConfigError(f"there are {len(EVALUATION_SEEDS)} levels for evaluation, not {count}")
-    levels = [
-        derive_seed(Stream.LEVEL, seed, row) if split == "train" else EVALUATION_SEEDS[row]
-        for row in range(count)
-    ]
+    levels = level_seeds(count, seed=seed, split="train" if split == "train" else "evaluation")
     return [
         {
             "data_source": f"actfocus/{env}",

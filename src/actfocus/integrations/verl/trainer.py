@@ -8,7 +8,7 @@ Legend: B rows, R tokens of the longest response, S tokens of prompt and respons
 """
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import torch
@@ -43,10 +43,8 @@ _READ = (
 
 _log = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    _Base: Any = object
-else:
-    _Base = object
+_Base: Any = object
+"""What the mixin stands before, for the type checker: whatever that has."""
 
 
 class FocusedAdvantages(_Base):
@@ -119,8 +117,7 @@ class FocusedAdvantages(_Base):
 
     def _warn_of_no_action(self) -> None:
         """Once: without an action all weights are alike, and nothing else would show that."""
-        is_uniform = self._focus.alpha == 1 and self._focus.beta == 0  # as was asked for
-        if self._warned_of_no_action or is_uniform:
+        if self._warned_of_no_action or self._focus.is_uniform:  # as was asked for
             return
         self._warned_of_no_action = True
         _log.warning(
