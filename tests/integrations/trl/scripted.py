@@ -182,3 +182,17 @@ def inverted(find_roles: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
 
 
 MUTATIONS = {"shifted": shifted, "inverted": inverted}
+
+
+def losses_of(trainer: Any) -> list[float]:
+    """The loss of every micro-batch, as training goes on."""
+    losses: list[float] = []
+    compute = trainer._compute_loss
+
+    def watch(model: Any, inputs: Any) -> torch.Tensor:
+        loss = compute(model, inputs)
+        losses.append(loss.item())
+        return loss
+
+    trainer._compute_loss = watch
+    return losses

@@ -28,6 +28,7 @@ from tests.integrations.trl.scripted import (
     REASONING,
     Recorder,
     line,
+    losses_of,
     trainer,
 )
 
@@ -105,15 +106,7 @@ def compare(tmp_path: Path, **settings: Any) -> None:
         **settings,
     )
     kept = Recorder(made)
-    losses: list[float] = []
-    compute = made._compute_loss
-
-    def watch(model: Any, inputs: Any) -> torch.Tensor:
-        loss = compute(model, inputs)
-        losses.append(loss.item())
-        return loss
-
-    made._compute_loss = watch
+    losses = losses_of(made)
     made.train()
     own = OwnLoss(range(8), FOCUS)
     for update, (before, gradients) in enumerate(zip(kept.before, kept.gradients, strict=True)):

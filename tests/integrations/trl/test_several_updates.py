@@ -9,10 +9,19 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-import torch
 
 from actfocus.integrations.trl import FocusConfig
-from tests.integrations.trl.scripted import ACTION, CONTEXT, GROUP, OTHER, REASONING, Recorder, line, trainer
+from tests.integrations.trl.scripted import (
+    ACTION,
+    CONTEXT,
+    GROUP,
+    OTHER,
+    REASONING,
+    Recorder,
+    line,
+    losses_of,
+    trainer,
+)
 
 WEIGHTS = {CONTEXT: 0.0, REASONING: 0.1, ACTION: 1.0, OTHER: 0.3}
 UPDATES = 2
@@ -45,15 +54,7 @@ def test_each_update_has_the_weight_of_its_own_tokens(tmp_path: Path) -> None:
         learning_rate=0.0,  # so that the ratios of the second update are 1 too
     )
     kept = Recorder(made)
-    losses: list[float] = []
-    compute = made._compute_loss
-
-    def watch(model: Any, inputs: Any) -> torch.Tensor:
-        loss = compute(model, inputs)
-        losses.append(loss.item())
-        return loss
-
-    made._compute_loss = watch
+    losses = losses_of(made)
     made.train()
     of_updates = [
         [n for batch in kept.batches[0][first : first + 2] for n in numbers(batch)] for first in (0, 2)
