@@ -1,5 +1,6 @@
 """The few things that several processes do together. With one process each of them does nothing."""
 
+import atexit
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -22,6 +23,8 @@ class Processes:
         self.count: int = self._accelerator.num_processes
         self.device: torch.device = self._accelerator.device
         self.is_main: bool = self._accelerator.is_main_process
+        if self.count > 1:
+            atexit.register(_leave)
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This rank's share of a list that all ranks hold: every `count`-th item."""
@@ -83,3 +86,9 @@ class Processes:
     def wait(self) -> None:
         """Wait until every rank is here."""
         self._accelerator.wait_for_everyone()
+
+
+def _leave() -> None:
+    """End the threads of the group: one that asks for Python while Python ends aborts the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -154,6 +154,15 @@ def test_what_stops_one_stops_both(make_config: Callable[..., Config], tmp_path:
     assert not (tmp_path / "game").exists()  # a run that never began
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted by Linux's /proc")
+def test_no_thread_of_the_group_outlives_python() -> None:
+    """One that does can abort a process whose work is done. That is a race, so threads are counted here."""
+    said = launch("tests.training.one_of_two_ends")
+    for during, after in said:
+        assert any("gloo" in name for name in during)
+        assert not any("gloo" in name for name in after)
+
+
 def test_one_process_does_nothing_together(processes: Processes) -> None:
     assert (processes.rank, processes.count, processes.is_main) == (0, 1, True)
     assert processes.share(range(5)) == processes.gather([0, 1, 2, 3, 4]) == [0, 1, 2, 3, 4]
