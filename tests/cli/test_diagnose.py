@@ -112,6 +112,16 @@ def test_a_run_brings_its_settings(actfocus: Call, diagnose: Recorder, tmp_path:
     assert diagnose.args[0] == Request(run=Path("r"), step=3, recorded=True, focus=expected)
 
 
+def test_a_file_with_a_wild_name(actfocus: Call, diagnose: Recorder, tmp_path: Path) -> None:
+    """Its name is made part of a folder's and shown: neither too long, nor a command to the terminal."""
+    name = "\x1b[31m" + "名" * 70 + ".jsonl"
+    (tmp_path / name).write_text(json.dumps(GOOD) + "\n")
+    result = actfocus("diagnose", "--transcripts", name, "--model", "tiny")
+    assert result.code == 0, result.err
+    assert "\x1b" not in result.out and "Picture: runs/diagnosis-\\x1b[31m名" in result.out
+    assert len(diagnose.args[1].name.encode()) < 256
+
+
 def test_json_is_alone_on_stdout(actfocus: Call, diagnose: Recorder) -> None:
     result = actfocus("diagnose", "--json", "--out", "o")
     found = json.loads(result.out, parse_constant=pytest.fail)
@@ -149,6 +159,9 @@ CASES = [
     ("diagnose --transcripts good.jsonl", ["--transcripts needs --model"]),
     ("diagnose --transcripts nowhere.jsonl --model tiny", ["nowhere.jsonl", "No such file"]),
     ("diagnose --transcripts bad.jsonl --model tiny", ["bad.jsonl, line 2: ", "return is missing"]),
+    ("diagnose --transcripts good.jsonl --model tiny --groups 5", ["--groups does not go with --tra"]),
+    ("diagnose --transcripts good.jsonl --model tiny --seed 1", ["--seed does not go with --transcripts"]),
+    ("diagnose run --recorded --context 99", ["--context does not go with --recorded", "nothing is sampled"]),
     ("diagnose --out run", ["run exists already", "another --out"]),
     ("diagnose --out good.jsonl/deep", ["good.jsonl is not a folder"]),
 ]

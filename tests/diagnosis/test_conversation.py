@@ -266,6 +266,11 @@ REFUSED = [
     ("{{ raise_exception('odd roles') }}", [ASKED, said("a")], "refuses the conversation: odd roles"),
     (CHATML.replace("m['content'] }}<", "m['content'] | upper }}<"), [ASKED, said("a")], "changes the text"),
     (
+        "{% for m in messages %}{{ m.content }}{% endfor %}",
+        [{"role": "user", "content": ""}, said("a")],
+        "writes nothing before the first reply",
+    ),
+    (
         "{% for m in messages %}{{ loop.length }}{{ m.content }}<|im_end|>{% endfor %}",
         [ASKED, said("a")],
         "in another way once it is history",

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from actfocus.config import EnvConfig, FocusConfig
+from actfocus.config import EnvConfig, FocusConfig, ModelConfig
 from actfocus.diagnosis.diagnose import diagnose
 from actfocus.diagnosis.request import Request
 from actfocus.diagnosis.signals import SIGNALS
 from actfocus.diagnosis.subjects import recorded_episodes, sample_groups, subject_of
-from actfocus.errors import ConfigError, RunError
+from actfocus.errors import ConfigError, ModelError, RunError
 from actfocus.focus import bottleneck
 from actfocus.models.loading import load
 from actfocus.report.progress import SilentProgress
@@ -99,8 +99,6 @@ def test_the_figures_are_those_of_the_parts(request_of, tmp_path):
 
 
 def load_policy(request):
-    from actfocus.config import ModelConfig
-
     return load(ModelConfig(name=request.model))
 
 
@@ -204,9 +202,15 @@ def test_damaged_and_missing_records(finished, tmp_path):
     _copy(finished("grpo"), run)
     with pytest.raises(RunError, match="no episodes of step 7; it has those of 2, 3"):
         recorded_episodes(RunDirectory.open(run), 7)
-    (run / "episodes" / "step_2.jsonl.gz").write_bytes(b"nonsense")
-    with pytest.raises(RunError, match=r"step_2.jsonl.gz is damaged"):
-        recorded_episodes(RunDirectory.open(run), None)
+    path = run / "episodes" / "step_2.jsonl.gz"
+    record = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
+    for damage in (b"nonsense", gzip.compress(json.dumps(record | {"roles": [1]}).encode())):
+        path.write_bytes(damage)
+        with pytest.raises(RunError, match=r"step_2.jsonl.gz is damaged"):
+            recorded_episodes(RunDirectory.open(run), None)
+    path.write_bytes(gzip.compress(b""))
+    with pytest.raises(RunError, match="hold no episode"):
+        recorded_episodes(RunDirectory.open(run), 2)
 
 
 def _copy(source, target):
@@ -226,10 +230,33 @@ def test_transcripts(tmp_path, model_folder):
 
 
 def test_another_reference(tmp_path, model_folder):
-    request = Request(transcripts=EXAMPLE, model=str(model_folder), reference="tiny", gradient_groups=0)
+    other = tmp_path / "other"
+    _copy(model_folder, other)
+    policy, _ = load(ModelConfig(name=str(other)))
+    with torch.no_grad():
+        policy.causal_lm.get_input_embeddings().weight.mul_(1.5)
+    policy.causal_lm.save_pretrained(other)
+    request = Request(transcripts=EXAMPLE, model=str(model_folder), reference=str(other), gradient_groups=0)
     result = diagnose(request, tmp_path / "out", progress=SILENT)
-    assert result["about"]["reference"] == "tiny" and result["gradient"] is None
+    assert result["about"]["reference"] == str(other) and result["gradient"] is None
     assert result["correlations"]["shift"]["action"]["rho"] is not None
+
+
+def test_a_reference_that_reads_other_tokens_is_refused(model_folder):
+    """Its ids mean other texts, so every figure of it would be nonsense."""
+    request = Request(transcripts=EXAMPLE, model=str(model_folder), reference="tiny")
+    with pytest.raises(ModelError, match="reference tiny has another vocabulary than"):
+        subject_of(request, CPU, SILENT)
+
+
+def test_a_conversation_must_fit_the_reference_too(tmp_path, model_folder):
+    short = tmp_path / "short"
+    _copy(model_folder, short)
+    shape = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(shape | {"max_position_embeddings": 40}))
+    request = Request(transcripts=EXAMPLE, model=str(model_folder), reference=str(short))
+    with pytest.raises(ConfigError, match=r"line 1: .* reads at most 40"):
+        subject_of(request, CPU, SILENT)
 
 
 def test_groups_of_one_are_left_out(tmp_path, model_folder):

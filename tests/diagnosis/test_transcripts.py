@@ -3,6 +3,7 @@ file's name and the number of the line, whatever is wrong with it, and nothing i
 """
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,8 @@ BAD = [
     ({**GOOD, "return": "1"}, "return must be"),
     ({**GOOD, "return": True}, "return must be"),
     ({**GOOD, "return": 10**400}, "return must be"),
+    ({**GOOD, "return": 1e39}, "of single precision"),
+    (b'{"group": 1, "return": ' + b"1" * 5000 + b', "messages": []}', "5000 digits"),
     ({**GOOD, "messages": []}, "messages must be"),
     ({**GOOD, "messages": {}}, "messages must be"),
     ({**GOOD, "tools": {}}, "tools must be"),
@@ -64,11 +67,14 @@ BAD = [
     (with_messages(ASKED, {**SAID, "reasoning_content": "hm"}), "unknown key messages[1].reasoning_content"),
     (with_messages(ASKED, SAID, {"role": "tool", "content": "x", "name": 1}), "messages[2].name"),
     (with_messages(ASKED, {**CALLED, "tool_calls": "x"}), "tool_calls must be a list"),
+    (with_messages(ASKED, {**SAID, "tool_calls": 0}), "tool_calls must be a list"),
+    (with_messages(ASKED, {**SAID, "tool_calls": {}}), "tool_calls must be a list"),
     (with_messages(ASKED, {**CALLED, "tool_calls": ["x"]}), "tool_calls[0] must be an object"),
     (with_call(type="code"), "type must be 'function'"),
     (with_call(id=3), "id must be a string"),
     (with_call(function={"name": ""}), "function.name"),
     (with_call(function={"arguments": "{"}), "a string that is not JSON"),
+    (with_call(function={"arguments": f'{{"a": {"1" * 5000}}}'}), "5000 digits"),
     (with_call(function={"arguments": "[1]"}), "arguments must be an object"),
     (with_call(function={"arguments": [1]}), "arguments must be an object"),
     (with_call(function={"arguments": '{"a": 1, "a": 2}'}), "'a' stands twice"),
@@ -100,6 +106,14 @@ def test_missing_and_empty_files(tmp_path):
         read_transcripts(tmp_path / "nowhere")
     with pytest.raises(TranscriptError, match="is empty"):
         read_transcripts(written(tmp_path))
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    """The command reads the file twice: a pipe would be empty, or wait for ever, at the second time."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(TranscriptError, match="is no ordinary file"):
+            read_transcripts(path)
 
 
 def test_what_the_schema_allows_is_read_as_it_stands(tmp_path):

@@ -3,6 +3,7 @@ few whose variance differs, is a verdict too; the picture is there whatever was 
 """
 
 import math
+from xml.etree import ElementTree
 
 import pytest
 
@@ -37,7 +38,14 @@ def test_claims_no_more_than_the_interval(low, high, finding, words):
     found = judge(correlation(low, high))
     assert found.finding == finding
     assert words in found.text
-    assert f"95 % interval {low:+.2f} to {high:+.2f}, 20 groups, 3 without" in found.text
+    assert f"95 % interval {low:+.2f} to {high:+.2f}, 20 groups with action tokens; " in found.text
+    assert "of all groups 3 without any variance" in found.text
+
+
+def test_a_bound_never_loses_its_sign_by_rounding():
+    assert "95 % interval +0.004 to +0.70" in judge(correlation(0.004, 0.7)).text
+    found = judge(correlation(-0.7, 0.0003)).text
+    assert "95 % interval -0.70 to +0.0003" in found and "every ρ up to +0.0003" in found
 
 
 @pytest.mark.parametrize("low", [0.3, -0.3])
@@ -54,7 +62,7 @@ def test_too_little_is_said_to_be_too_little(low):
 
 def test_constant_sides():
     nothing = RankCorrelation(NAN, NAN, NAN, NAN, 20, 0)
-    assert "no group's returns vary" in judge(nothing, [0.0] * 20).text
+    assert "no group with action tokens has returns that vary" in judge(nothing, [0.0] * 20).text
     assert "vary alike" in judge(nothing, [0.25] * 20).text
     found = judge(nothing)
     assert found.finding == "too little data" and "the mean energy of actions is the same" in found.text
@@ -78,6 +86,17 @@ def test_the_picture_is_always_the_same(tmp_path):
     svg = images[0][1].decode()
     for words in ("ρ = +0.30 [+0.10, +0.50], 3 groups", "ρ not defined, 0 groups", "no such tokens"):
         assert words in svg
+
+
+def test_any_title_can_be_drawn(tmp_path):
+    """It holds the name of a file or a folder: no formula, nothing that XML forbids, no endless line."""
+    found = dict.fromkeys(tables(), RankCorrelation(NAN, NAN, NAN, NAN, 0, 0))
+    for title in ("costs $5$ or $\\frac{$", "bell \x07 escape \x1b[31m half \udcff", "long" * 100):
+        draw_bottleneck(tables(), found, title, tmp_path)
+        svg = (tmp_path / "bottleneck.svg").read_text(encoding="utf-8")
+        ElementTree.fromstring(svg)
+        assert title[:4] in svg
+    assert "long" * 40 not in svg
 
 
 def test_described():

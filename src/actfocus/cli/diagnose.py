@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from actfocus.cli.evaluate import check_checkpoint
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Outcome
+from actfocus.cli.printable import printable
 from actfocus.cli.train import check_game, check_model, check_new, check_shipped, saved_config, timestamp
 from actfocus.config import Config, EnvConfig, FocusConfig, ModelConfig, explain
 from actfocus.diagnosis.request import Request
@@ -124,6 +125,7 @@ class Diagnose:
             if getattr(self, key) not in (None, False):
                 raise ConfigError(f"--{key} goes with a run directory, and none is given")
         if self.transcripts is not None:
+            self._refuse_sampling("--transcripts")
             if self.model is None:
                 raise ConfigError("--transcripts needs --model: whose tokens the texts are to be read as")
             from actfocus.diagnosis.transcripts import read_transcripts
@@ -145,6 +147,12 @@ class Diagnose:
             **common,
         )
 
+    def _refuse_sampling(self, source: str) -> None:
+        """Refuse what would have no effect where the episodes are there already."""
+        for key in ("groups", "group", "seed", "context", "response"):
+            if getattr(self, key) != getattr(Diagnose, key):
+                raise ConfigError(f"--{key} does not go with {source}: nothing is sampled")
+
     def _run_request(self, run: Path, common: dict[str, Any]) -> Request:
         """A run has its own model and game; what would contradict it is refused."""
         for key in ("transcripts", "model", "reference"):
@@ -153,6 +161,8 @@ class Diagnose:
         if self.env != EnvConfig() or self.precision != "float32":
             key = "--env" if self.env != EnvConfig() else "--precision"
             raise ConfigError(f"{key} does not go with a run directory: {run} has its own")
+        if self.recorded:
+            self._refuse_sampling("--recorded")
         config = saved_config(run)
         check_game(config.env)
         check_checkpoint(run, None if self.recorded else self.step)
@@ -173,4 +183,6 @@ class Diagnose:
     def _name(self) -> str:
         if self.run_directory is not None:
             return self.run_directory.resolve().name
-        return self.transcripts.stem if self.transcripts is not None else self.env.name.replace(":", "-")
+        if self.transcripts is not None:
+            return printable(self.transcripts.stem)[:50]  # a folder's name has room for 255 bytes
+        return self.env.name.replace(":", "-")

@@ -27,6 +27,15 @@ class Agent:
         """Whether the policy is its own reference, so that the shift is 0 everywhere."""
         return self.reference is None and not self.trained
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens that both models read at most; None if neither says."""
+        models = [model for model in (self.policy, self.reference) if model is not None]
+        said: list[int | None] = [
+            getattr(model.causal_lm.config, "max_position_embeddings", None) for model in models
+        ]
+        return min((length for length in said if length is not None), default=None)
+
     @contextmanager
     def frozen(self) -> Iterator[LanguageModel]:
         """The reference, for the time of `with`."""

@@ -140,7 +140,7 @@ class _Writer:
             if not before.startswith(done) or not after.startswith(before):
                 self._fail(
                     f"the chat template writes reply {turn + 1} in another way once it is history, so it is"
-                    " not known what the model read"
+                    " not known what the model read; name a model whose template keeps replies as they are"
                 )
             context = before[len(done) :]
             if not ended:  # the token that ended the last reply is the one that the next turn begins with
@@ -148,6 +148,8 @@ class _Writer:
             reply, ended = self._scribe.cut(after[len(before) :])
             lead, text, spans = self._reply(reply, message, mark, turn)
             record.add_context(self._encode(context + lead), turn)
+            if not record.ids:
+                self._fail("the chat template writes nothing before the first reply, so nothing predicts it")
             ids = self._scribe.close(self._encode(text))
             record.add_reply(ids, self._roles(ids, text, spans, turn), [0.0] * len(ids), turn)
             done = before + reply + (self._scribe.end_text if ended else "")
@@ -156,18 +158,11 @@ class _Writer:
 
     def _reply(self, reply: str, message: Message, mark: str, turn: int) -> tuple[str, str, list[Span]]:
         """What the template puts before a reply, the reply's text, and the spans in it."""
-        if not message.calls:
+        if not message.calls or not self._scribe.knows_calls:
             lead, _, behind = reply.partition(mark)
             if mark not in reply or behind.strip():
                 self._fail(f"the chat template changes the text of reply {turn + 1}")
-            parsed = parse_reply(message.content)
-            found = [(parsed.reasoning, Role.REASONING), (parsed.action, Role.ACTION)]
-            return lead, message.content, [(*span, role) for span, role in found if span is not None]
-        if not self._scribe.knows_calls:
-            lead, _, behind = reply.partition(mark)
-            if mark not in reply or behind.strip():
-                self._fail(f"the chat template changes the text of reply {turn + 1}")
-            return lead, *_as_text(message)
+            return lead, *(_as_text(message) if message.calls else _tagged(message.content))
         lead, text = "", reply
         if message.content:
             if mark not in reply:
@@ -241,6 +236,13 @@ def records_of(
             )
         records.append(record)
     return records, scribe
+
+
+def _tagged(content: str) -> tuple[str, list[Span]]:
+    """A reply without calls, and the spans between its tags."""
+    parsed = parse_reply(content)
+    found = [(parsed.reasoning, Role.REASONING), (parsed.action, Role.ACTION)]
+    return content, [(*span, role) for span, role in found if span is not None]
 
 
 def _as_text(message: Message) -> tuple[str, list[Span]]:

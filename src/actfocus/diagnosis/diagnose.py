@@ -114,7 +114,7 @@ def _result(subject: Subject, batch: Batch, tables: Tables, correlations: Correl
     found = verdict(
         correlations[TESTED_SIGNAL][TESTED_SCOPE], tested.variances, tokens["action"], silent=silent
     )
-    if subject.agent.is_reference:
+    if subject.agent.is_reference and not subject.recorded:
         subject.notes.append("The policy is its own reference, so the shift is 0 at every token.")
     return {
         "schema": SCHEMA,

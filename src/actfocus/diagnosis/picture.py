@@ -7,6 +7,8 @@ from typing import Any
 
 from actfocus.focus.bottleneck import GroupMeans, RankCorrelation
 
+_WIDTH = 110
+"""Characters of a title that fit above the panels."""
 _COLOURS = {"all": "#4d4d4d", "reasoning": "#0b5fa5", "action": "#c44e00"}
 _TITLES = {"all": "all sampled tokens", "reasoning": "reasoning tokens", "action": "action tokens"}
 
@@ -37,11 +39,17 @@ def draw_bottleneck(
         for axes, (scope, table) in zip(figure.subplots(1, 3), tables.items(), strict=True):
             _panel(axes, table, correlations[scope], scope)
         figure.axes[0].set_ylabel("mean energy of the group's tokens, nats")
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(_drawable(title), fontsize=11, parse_math=False)
         paths = [folder / "bottleneck.png", folder / "bottleneck.svg"]
         figure.savefig(paths[0], dpi=150)
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
+
+
+def _drawable(title: str) -> str:
+    """The title without what XML forbids, and cut in the middle to the width of the picture."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in title)
+    return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH // 2]}…{shown[-_WIDTH // 2 :]}"
 
 
 def _panel(axes: Any, table: GroupMeans, correlation: RankCorrelation, scope: str) -> None:

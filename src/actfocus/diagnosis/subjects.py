@@ -15,7 +15,8 @@ from actfocus.diagnosis.conversation import records_of
 from actfocus.diagnosis.request import Request
 from actfocus.diagnosis.transcripts import read_transcripts
 from actfocus.envs import configured_env
-from actfocus.errors import RunError
+from actfocus.errors import ModelError, RunError
+from actfocus.models.chat import Chat
 from actfocus.models.loading import load
 from actfocus.report.progress import Progress
 from actfocus.rollout.sampler import Limits, sample_episodes
@@ -92,10 +93,9 @@ def _of_model(request: Request, device: torch.device, progress: Progress) -> Sub
 
 def _of_transcripts(request: Request, path: Path, device: torch.device, progress: Progress) -> Subject:
     transcripts = read_transcripts(path)
-    progress.note(f"{path}: {len(transcripts)} transcripts")
+    progress.note(f"{len(transcripts)} transcripts")
     agent = _agent(request, device)
-    longest = getattr(agent.policy.causal_lm.config, "max_position_embeddings", None)
-    records, scribe = records_of(path, transcripts, agent.chat, longest=longest)
+    records, scribe = records_of(path, transcripts, agent.chat, longest=agent.longest)
     notes = [
         "The transcripts are read under the model that was named: if another one wrote them, nll, shift and"
         " gradient are not those of the policy that did."
@@ -114,8 +114,19 @@ def _agent(request: Request, device: torch.device) -> Agent:
     policy, chat = _load(request, request.model, device)
     if request.reference is None:
         return Agent(policy, chat)
-    reference, _ = _load(request, request.reference, device)
+    reference, reference_chat = _load(request, request.reference, device)
+    if _clash(chat, reference_chat):
+        raise ModelError(
+            f"the reference {request.reference} has another vocabulary than {request.model}, so that it would"
+            " read other texts: name one with the same tokenizer"
+        )
     return Agent(policy, chat, reference, trained=True)
+
+
+def _clash(one: Chat, other: Chat) -> bool:
+    """Whether an id stands for different tokens; one may have tokens more, such as one for padding."""
+    known = {number: token for token, number in other.tokenizer.get_vocab().items()}
+    return any(known.get(number, token) != token for token, number in one.tokenizer.get_vocab().items())
 
 
 def _load(request: Request, name: str, device: torch.device) -> Any:
@@ -203,7 +214,7 @@ def recorded_episodes(run: RunDirectory, step: int | None) -> tuple[list[Traject
     files = {
         int(number): path
         for path in run.path.glob("episodes/step_*.jsonl.gz")
-        if (number := path.name.removeprefix("step_").removesuffix(".jsonl.gz")).isdigit()
+        if (number := path.name.removeprefix("step_").removesuffix(".jsonl.gz")).isdecimal()
     }
     there = sorted(files)
     if not there:
@@ -219,13 +230,18 @@ def recorded_episodes(run: RunDirectory, step: int | None) -> tuple[list[Traject
         for record in _read_episodes(files[each]):
             record.start = record.start._replace(group=record.start.group + offset)
             records.append(record)
+    if not records:
+        raise RunError(f"the files of episodes in {run.path} hold no episode")
     return records, steps
 
 
 def _read_episodes(path: Path) -> list[Trajectory]:
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-        return [Trajectory.from_json(json.loads(line)) for line in lines]
+        records = [Trajectory.from_json(json.loads(line)) for line in lines]
+        if not all(len(each.ids) == len(each.roles) == len(each.logprobs) for each in records):
+            raise ValueError("an episode has not one role and one log-probability per token")
+        return records
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
 

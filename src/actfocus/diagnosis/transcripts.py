@@ -5,7 +5,7 @@ One JSON object a line, UTF-8, one line an episode:
 | key | required | meaning |
 |---|---|---|
 | `group` | yes | string or whole number, shared by the episodes that began in one state |
-| `return` | yes | finite number: what the episode earned in all |
+| `return` | yes | finite number (of single precision): what the episode earned in all |
 | `messages` | yes | the conversation, in the form below |
 | `tools` | no | list of tool definitions, handed to the chat template |
 | `extra` | no | anything; not read |
@@ -22,7 +22,6 @@ A tool call is `{"id": …, "type": "function", "function": {"name": string, "ar
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from typing import Any, NoReturn
 
 from actfocus.errors import ConfigError, did_you_mean
 
+_LARGEST = 3.4e38
+"""Returns are reckoned with in single precision."""
 _LINE_KEYS = {"group", "return", "messages", "tools", "extra"}
 _MESSAGE_KEYS = {
     "system": {"role", "content"},
@@ -84,6 +85,8 @@ def read_transcripts(path: Path) -> list[Transcript]:
             name, the number of the line from 1, and what is wrong there.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe can be read once only, a device has no end
+            raise TranscriptError(f"{path} is no ordinary file: write the transcripts to one and name that")
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise TranscriptError(f"cannot read the transcripts {path}: {error.strerror or error}") from None
@@ -106,8 +109,8 @@ class _Line:
         group, total = record["group"], record["return"]
         if isinstance(group, bool) or not isinstance(group, str | int):
             self._fail(f"group must be a string or a whole number, got {_short(group)}")
-        if isinstance(total, bool) or not isinstance(total, int | float) or not _is_finite(total):
-            self._fail(f"return must be a finite number, got {_short(total)}")
+        if isinstance(total, bool) or not isinstance(total, int | float) or not abs(total) <= _LARGEST:
+            self._fail(f"return must be a finite number (of single precision), got {_short(total)}")
         messages = record["messages"]
         if not isinstance(messages, list) or not messages:
             self._fail(f"messages must be a list that is not empty, got {_short(messages)}")
@@ -128,7 +131,7 @@ class _Line:
             record = json.loads(
                 line.decode("utf-8"), parse_constant=self._constant, object_pairs_hook=self._object
             )
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError also for a number of too many digits
             self._fail(f"not valid JSON in UTF-8: {error}")
         if not isinstance(record, dict):
             self._fail(f"the line must be a JSON object, got {_short(record)}")
@@ -146,7 +149,7 @@ class _Line:
             known = ", ".join(_MESSAGE_KEYS)
             self._fail(f"{where}.role must be one of {known}, got {_short(role)}")
         self._keys(message, _MESSAGE_KEYS[role], {"role", "content"}, f"{where}.", optional_content=role)
-        calls: list[Any] = message.get("tool_calls") or []
+        calls: Any = [] if message.get("tool_calls") is None else message["tool_calls"]
         if not isinstance(calls, list):
             self._fail(f"{where}.tool_calls must be a list, got {_short(calls)}")
         content = message.get("content")
@@ -181,7 +184,7 @@ class _Line:
         if written is not None:
             try:
                 arguments = json.loads(written, parse_constant=self._constant, object_pairs_hook=self._object)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 self._fail(f"{where}.function.arguments is a string that is not JSON: {error}")
         if not isinstance(arguments, dict):
             self._fail(f"{where}.function.arguments must be an object, got {_short(arguments)}")
@@ -216,13 +219,6 @@ class _Line:
 
     def _fail(self, problem: str) -> NoReturn:
         raise TranscriptError(f"{self._path}, line {self._number}: {problem}")
-
-
-def _is_finite(number: float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # a whole number of hundreds of digits
-        return False
 
 
 def _short(value: Any) -> str:

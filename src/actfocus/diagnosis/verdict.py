@@ -44,7 +44,11 @@ def verdict(
         )
     off = groups - max(Counter(variances_N).values())
     if off == 0:
-        kind = "no group's returns vary" if variances_N[0] == 0 else "all groups' returns vary alike"
+        kind = (
+            "no group with action tokens has returns that vary"
+            if variances_N[0] == 0
+            else "all groups' returns vary alike"
+        )
         return Verdict(
             "too little data", f"No evidence of an action bottleneck: {kind}, so nothing can follow them."
         )
@@ -64,8 +68,8 @@ def verdict(
 
 def _judged(correlation: RankCorrelation, silent: int) -> Verdict:
     figures = (
-        f"ρ = {correlation.rho:+.2f}, 95 % interval {correlation.low:+.2f} to {correlation.high:+.2f},"
-        f" {correlation.groups} groups, {silent} without any variance"
+        f"ρ = {correlation.rho:+.2f}, 95 % interval {_bound(correlation.low)} to {_bound(correlation.high)},"
+        f" {correlation.groups} groups with action tokens; of all groups {silent} without any variance"
     )
     if correlation.low > 0:
         return Verdict(
@@ -84,5 +88,10 @@ def _judged(correlation: RankCorrelation, silent: int) -> Verdict:
         "no evidence",
         "No evidence of an action bottleneck: the interval of the correlation between the variance of the"
         f" return and the energy of action tokens holds 0 ({figures}). That does not show that there is none:"
-        f" the interval also holds every ρ up to {correlation.high:+.2f}.",
+        f" the interval also holds every ρ up to {_bound(correlation.high)}.",
     )
+
+
+def _bound(value: float) -> str:
+    """Two digits, or as many as tell it from 0: on its sign the verdict rests."""
+    return f"{value:+.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:+.1g}"
