@@ -119,3 +119,26 @@ def test_following_gives_what_is_new(tmp_path, notes) -> None:
     news = follower.data(2, known)
     assert [packed["step"] for packed in news["steps"]] == [3]
     assert news["pieces"] == []
+
+
+def test_following_a_run_that_goes_away_keeps_what_was_read(tmp_path, notes) -> None:
+    run = write_run(tmp_path / "r", {1: small_step(1)})
+    # Listed, but gone when it is looked at.
+    (run / "episodes" / "step_2.jsonl.gz").symlink_to(run / "gone")
+    follower = Follower(run, note=notes.append)
+    assert [packed["step"] for packed in follower.data()["steps"]] == [1]
+    shutil.rmtree(run)
+    assert [packed["step"] for packed in follower.data()["steps"]] == [1]
+    assert notes == []
+
+
+def test_following_does_not_wait_for_what_never_comes(tmp_path) -> None:
+    run = write_run(tmp_path / "r", {1: small_step(1)}, config=Config(steps=25))
+    for step in (1, 10, 20, 25):
+        Follower(run, step=step)
+    for step in (0, 7, 30):
+        with pytest.raises(RunError, match=f"no episodes of step {step}; it has 1"):
+            Follower(run, step=step)
+    untrained = write_run(tmp_path / "u", {}, config=Config(steps=0))
+    with pytest.raises(RunError, match="trained no step"):
+        Follower(untrained)

@@ -164,6 +164,28 @@ def test_all_figures_of_a_token(open_viewer, small) -> None:
     assert "never trained" in viewer.page.inner_text("#details-body")
 
 
+def test_the_figures_of_a_token_go_with_its_trajectory(open_viewer, small) -> None:
+    viewer = open_viewer(small)
+    viewer.shows(1, 0)
+    hint = viewer.page.inner_text("#details-body")
+    viewer.press("e")
+    assert "Token id" in viewer.page.inner_text("#details-body")
+    viewer.press("n")
+    viewer.shows(1, 1)
+    assert viewer.page.inner_text("#details-body") == hint
+    # The next trajectory takes a moment to unpack: the mouse may still cross the last one.
+    viewer.page.evaluate(
+        """() => {
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "n", bubbles: true}));
+            const token = document.querySelector('#tokens [data-i="9"]');
+            token.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+        }"""
+    )
+    viewer.shows(1, 2)
+    assert viewer.page.inner_text("#details-body") == hint
+    assert viewer.texts(".t.current") == []
+
+
 def members(viewer) -> list[str]:
     return viewer.texts(".member:enabled")
 
@@ -202,6 +224,18 @@ def test_filters(open_viewer, small) -> None:
     viewer.page.fill("#filter-low", "much")
     assert viewer.page.get_attribute("#filter-low", "aria-invalid") == "true"
     assert len(members(viewer)) == 6
+
+
+def test_unknown_success_is_neither_solved_nor_not(open_viewer, write_page) -> None:
+    records = [with_figures(play([REPLY], member=member)) for member in range(2)]
+    records[1]["success"] = None
+    viewer = open_viewer(write_page({1: records}))
+    viewer.shows(1, 0)
+    assert [mark[0] for mark in members(viewer)] == ["○", "?"]
+    viewer.page.select_option("#filter-success", "no")
+    assert [mark[0] for mark in members(viewer)] == ["○"]
+    viewer.page.select_option("#filter-success", "yes")
+    assert members(viewer) == []
 
 
 def test_steps_keep_the_place(open_viewer, small) -> None:

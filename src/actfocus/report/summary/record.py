@@ -77,7 +77,7 @@ def read_record(path: Path) -> RunRecord:
         timing=[],
         environment={},
         episode_files=recorded_steps(path),
-        failed=sorted(_steps(path / "failed")),
+        failed=list(recorded_steps(path, "failed")),
     )
     record.metrics = _lines(record, "metrics.jsonl")
     record.timing = _lines(record, "timing.jsonl")
@@ -134,10 +134,3 @@ def _environment(record: RunRecord) -> dict[str, Any]:
         record.note("environment.json is damaged: it holds no object")
         return {}
     return found
-
-
-def _steps(folder: Path) -> list[int]:
-    names = [
-        path.name.removeprefix("step_").removesuffix(".jsonl.gz") for path in folder.glob("step_*.jsonl.gz")
-    ]
-    return [int(name) for name in names if name.isdecimal()]

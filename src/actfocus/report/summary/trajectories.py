@@ -105,7 +105,7 @@ def _facts(chosen: Chosen) -> dict[str, Any]:
         "success": episode.success,
         "return": episode.total_return,
         "turns": len(episode.rewards),
-        "sampled": _sampled(episode),
+        "sampled": episode.sampled,
         "faulty": sum(problem is not None for problem in episode.problems),
         "trained": episode.trained,
         "too_long": False,
@@ -113,10 +113,6 @@ def _facts(chosen: Chosen) -> dict[str, Any]:
 
 
 # The rules. ----------------------------------------------------------------------------------------------
-
-
-def _sampled(episode: Episode) -> int:
-    return sum(episode.is_sampled(token) for token in range(len(episode.ids)))
 
 
 def _total(episode: Episode, unknown: float = -math.inf) -> float:
@@ -129,7 +125,7 @@ def _place(episode: Episode) -> tuple[int, int]:
 
 def _best_success(left: Sequence[Episode]) -> Episode | None:
     solved = [episode for episode in left if episode.success]
-    return min(solved, key=lambda e: (-_total(e), _sampled(e), *_place(e)), default=None)
+    return min(solved, key=lambda e: (-_total(e), e.sampled, *_place(e)), default=None)
 
 
 def _typical(left: Sequence[Episode], *, success: bool) -> Episode | None:
@@ -138,8 +134,8 @@ def _typical(left: Sequence[Episode], *, success: bool) -> Episode | None:
     if not those:
         return None
     middle = statistics.median(map(_total, those))
-    length = statistics.median(map(_sampled, those))
-    return min(those, key=lambda e: (abs(_total(e) - middle), abs(_sampled(e) - length), *_place(e)))
+    length = statistics.median(episode.sampled for episode in those)
+    return min(those, key=lambda e: (abs(_total(e) - middle), abs(e.sampled - length), *_place(e)))
 
 
 def _faulty(left: Sequence[Episode]) -> Episode | None:
@@ -175,7 +171,7 @@ def _lowest_return(left: Sequence[Episode]) -> Episode | None:
 
 
 def _longest(left: Sequence[Episode]) -> Episode | None:
-    return max(left, key=lambda e: (_sampled(e), -e.group, -e.member), default=None)
+    return max(left, key=lambda e: (e.sampled, -e.group, -e.member), default=None)
 
 
 RULES = (

@@ -10,6 +10,7 @@ from actfocus.report.viewer.data import Vocabulary, pack_step, run_facts
 from actfocus.report.viewer.records import (
     DamagedFile,
     Episode,
+    expected_steps,
     load_chat,
     read_episodes,
     recorded_steps,
@@ -99,13 +100,14 @@ class Follower:
     def __init__(
         self, path: Path, *, step: int | None = None, limit: int = LIMIT, note: Note = print
     ) -> None:
-        """Raises `RunError` if there is no run, it records no episodes, or it has no tokenizer."""
+        """Raises `RunError` if there is no run, what is asked for never comes, or it has no tokenizer."""
         self._run = RunDirectory.open(path)
         self._config = self._run.config()
-        if self._config.save_episodes_every == 0:
-            require_episodes(path, self._config)
+        steps = expected_steps(self._config) | set(recorded_steps(path))
+        if not steps or step not in (None, *steps):
+            require_episodes(path, self._config, step)
         self._path, self._only, self._note = path, step, note
-        self._share = max(1, limit // self._expected_steps())
+        self._share = max(1, limit // (len(steps) if step is None else 1))
         self._reader, self._vocabulary = Reader(load_chat(self._run, self._config)), Vocabulary()
         self._steps: dict[int, dict[str, Any]] = {}
         self._notes: list[str] = []
@@ -127,7 +129,10 @@ class Follower:
         for number, file in recorded_steps(self._path).items():
             if number in self._steps or self._only not in (None, number):
                 continue
-            stamp = file.stat().st_mtime_ns
+            try:
+                stamp = file.stat().st_mtime_ns
+            except OSError:  # removed since the folder was listed
+                continue
             if self._damaged.get(number) == stamp:  # said already
                 continue
             try:
@@ -142,9 +147,3 @@ class Follower:
                 chosen = choose(episodes, self._share)
                 packed = pack_step(number, chosen, len(episodes), self._reader, self._vocabulary)
                 self._steps[number] = packed
-
-    def _expected_steps(self) -> int:
-        if self._only is not None:
-            return 1
-        every = max(1, self._config.save_episodes_every)
-        return max(1, -(-self._config.steps // every), len(recorded_steps(self._path)))

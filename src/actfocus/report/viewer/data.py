@@ -86,7 +86,7 @@ def pack_episode(episode: Episode, reader: Reader, vocabulary: Vocabulary) -> di
         "scores": {name: _rounded(value) for name, value in episode.scores.items()},
         "trained": episode.trained,
         "length": len(episode.ids),
-        "sampled": sum(episode.is_sampled(token) for token in range(len(episode.ids))),
+        "sampled": episode.sampled,
         "tokens": _pack_tokens(episode, reader, vocabulary),
     }
 

@@ -33,16 +33,21 @@ def script() -> str:
     return '"use strict";\n' + "\n".join(asset(name) for name in SCRIPTS)
 
 
-def policy(*, live: bool) -> str:
-    """The Content-Security-Policy: our style and script, by their hashes, and no network.
+def style() -> str:
+    """The page's style, as it stands in it."""
+    return asset("viewer.css")
+
+
+def policy(script: str, style: str, *, live: bool = False) -> str:
+    """The Content-Security-Policy of a page: its own script and style, by their hashes, and no network.
 
     `live`: the page may ask the server that it comes from for new steps.
     """
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src '{_hash(script())}'",
-            f"style-src '{_hash(asset('viewer.css'))}'",
+            f"script-src '{_hash(script)}'",
+            f"style-src '{_hash(style)}'",
             "img-src data:",
             "connect-src 'self'" if live else "connect-src 'none'",
             "base-uri 'none'",
@@ -59,9 +64,9 @@ def render_page(data: dict[str, Any], *, live: int = 0) -> str:
     `live`: milliseconds between two questions for new steps, 0 for a page that asks nobody.
     """
     parts = {
-        "policy": html.escape(policy(live=bool(live)), quote=True),
+        "policy": html.escape(policy(script(), style(), live=bool(live)), quote=True),
         "title": html.escape(_plain(data["run"]["name"])),
-        "style": asset("viewer.css"),
+        "style": style(),
         "data": embed(data | {"live": live}),
         "script": script(),
     }

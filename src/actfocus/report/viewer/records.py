@@ -66,18 +66,29 @@ class Episode:
         """Whether the step trained on this episode."""
         return "weights" in self.figures
 
+    @property
+    def sampled(self) -> int:
+        """How many tokens the model sampled."""
+        return sum(map(self.is_sampled, range(len(self.ids))))
+
     def is_sampled(self, token: int) -> bool:
         """Whether the model sampled the token; so too if nobody knows."""
         return self.roles[token] != Role.CONTEXT
 
 
-def recorded_steps(run: Path) -> dict[int, Path]:
+def recorded_steps(run: Path, folder: str = "episodes") -> dict[int, Path]:
     """Step → file of its episodes, in order."""
     found = {}
-    for path in (run / "episodes").glob("step_*.jsonl.gz"):
+    for path in (run / folder).glob("step_*.jsonl.gz"):
         if match := _FILE.fullmatch(path.name):
             found[int(match[1])] = path
     return dict(sorted(found.items()))
+
+
+def expected_steps(config: Config) -> set[int]:
+    """The steps whose episodes a run records, sooner or later."""
+    every, last = config.save_episodes_every, config.steps
+    return {*range(every, last + 1, every), last} if every and last else set()
 
 
 def require_episodes(run: Path, config: Config, step: int | None = None) -> dict[int, Path]:
@@ -89,11 +100,13 @@ def require_episodes(run: Path, config: Config, step: int | None = None) -> dict
     steps = recorded_steps(run)
     if not steps:
         every = config.save_episodes_every
-        why = (
-            "its save_episodes_every is 0, which records none: train with --save-episodes-every 10"
-            if every == 0
-            else f"its save_episodes_every is {every}, so the first come with step {min(every, config.steps)}"
-        )
+        if every == 0:
+            why = "its save_episodes_every is 0, which records none: train with --save-episodes-every 10"
+        elif config.steps == 0:
+            why = "with steps = 0 it trained no step: train with --steps 10"
+        else:
+            first = min(expected_steps(config))
+            why = f"its save_episodes_every is {every}, so the first come with step {first}"
         raise RunError(f"{run} has no recorded episodes: {why}")
     if step is None:
         return steps
@@ -237,6 +250,7 @@ __all__ = [
     "FIGURES",
     "DamagedFile",
     "Episode",
+    "expected_steps",
     "load_chat",
     "read_episode",
     "read_episodes",

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from actfocus.errors import RunError
 from actfocus.report.viewer.collect import Follower
-from actfocus.report.viewer.page import policy, render_page
+from actfocus.report.viewer.page import policy, render_page, script, style
 
 LOOPBACK = "127.0.0.1"
 POLL_MILLISECONDS = 2000
@@ -73,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("Content-Security-Policy", f"{policy(live=True)}; frame-ancestors 'none'")
+        rules = policy(script(), style(), live=True)
+        self.send_header("Content-Security-Policy", f"{rules}; frame-ancestors 'none'")
         with contextlib.suppress(ConnectionError):  # the tab was closed in the meantime
             self.end_headers()
             self.wfile.write(body)

@@ -12,6 +12,7 @@ const state = {
   ticket: 0,
 };
 
+const NO_TOKEN = byId("details-body").firstElementChild; // what stands there while no token is chosen
 const THEMES = [["light dark", "Theme: system"], ["light", "Theme: light"], ["dark", "Theme: dark"]];
 
 const step = () => state.data.steps[state.at];
@@ -65,11 +66,12 @@ function drawMatchCount() {
 async function showEpisode(number) {
   const ticket = (state.ticket += 1);
   state.number = number;
+  state.shown = null; // while the new tokens are unpacked, the old ones are still in the document: none is chosen
   state.current = null;
+  byId("details-body").replaceChildren(NO_TOKEN);
   markCurrent(byId("groups"), number);
   drawHeading();
   if (number < 0) {
-    state.shown = null;
     byId("tokens").replaceChildren(make("p", { className: "hint" }, "No trajectory of this step passes the filter."));
     byId("facts").replaceChildren();
     byId("legend").replaceChildren();

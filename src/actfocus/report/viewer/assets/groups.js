@@ -16,7 +16,7 @@ function readFilter() {
 }
 
 function matches(episode, filter) {
-  if (filter.success && (filter.success === "yes") !== (episode.success === true)) return false;
+  if (filter.success && episode.success !== (filter.success === "yes")) return false;
   if (filter.low !== null && !(episode.return >= filter.low)) return false;
   if (filter.high !== null && !(episode.return <= filter.high)) return false;
   if (filter.problem === "malformed") return episode.problems.some(isMalformed);
