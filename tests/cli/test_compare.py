@@ -11,11 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from actfocus.compare.directory import CompareDirectory, is_busy
+from actfocus.compare.arms import choose_arms
+from actfocus.compare.directory import CompareDirectory, Grid, is_busy
+from actfocus.compare.grid import make_cells
+from actfocus.config import FocusConfig
 from tests.cli.conftest import Result
 from tests.compare.by_hand import UNIFORM, make_run, settings
 from tests.compare.conftest import stand_in  # noqa: F401 - a fixture
@@ -171,6 +175,53 @@ def test_existing_runs_are_read(actfocus: Call, tmp_path: Path) -> None:
     assert {path.suffix for path in (tmp_path / "r").iterdir()} == {".md", ".json", ".png", ".svg"}
 
 
+def test_two_folders_make_one_sweep(actfocus: Call, tmp_path: Path) -> None:
+    make_table(tmp_path / "grid" / "runs")
+    for alpha in (0.0, 0.3):
+        for seed in range(3):
+            focus = FocusConfig(alpha=alpha)
+            path = tmp_path / "sweep" / "runs" / f"a{alpha}-{seed}"
+            make_run(path, settings(focus, seed), [0.25, 0.25, 0.5 + seed / 8])
+    result = actfocus("compare", "--read", "grid", "sweep", "--out", "report", "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert list(report["comparisons"][0]["arms"]) == ["uniform", "actfocus", "alpha0", "alpha0.3"]
+    assert "sweep_alpha" in report["pictures"] and (tmp_path / "report" / "sweep_alpha.svg").is_file()
+
+
+def test_a_folder_that_is_extended(actfocus: Call, tmp_path: Path) -> None:
+    directory = CompareDirectory(tmp_path / "d")
+    arms = choose_arms(["uniform", "mine=alpha:0.3"], [], [])
+    options = {"envs": [], "algorithms": ["grpo"], "lrs": [], "config": None}
+    changes = ["steps=2", "evaluation.every=1"]
+    cells = make_cells(arms=arms, seeds=[0, 1], changes=changes, **options)  # type: ignore[arg-type]
+    directory.save(Grid(cells, ["actfocus compare"], False, None))
+    for cell in cells[:3]:
+        make_run(directory.run_path(cell), cell.config, [0.1, 0.2, 0.3])
+    # What has not begun is in no figure, and that is said.
+    result = actfocus("compare", "--read", "d")
+    assert result.code == 0 and "unfinished: frozen-lake-grpo-mine-1: not begun" in result.out
+    # The same weights under another name do not become a second arm.
+    more = ["--algorithm", "grpo", "--set", *changes, "--arm", "uniform", "other=alpha:0.3", "--seeds", "2"]
+    plan = actfocus("compare", *more, "--out", "d", "--plan", "--json")
+    assert json.loads(plan.out)["cells"] == ["frozen-lake-grpo-uniform-2", "frozen-lake-grpo-mine-2"]
+
+
+def test_another_comparison_came_between(
+    actfocus: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = CompareDirectory.locked
+
+    def later(self: CompareDirectory) -> AbstractContextManager[None]:
+        self.save(Grid([], ["another"], False, None))
+        return locked(self)
+
+    monkeypatch.setattr(CompareDirectory, "locked", later)
+    result = actfocus("compare", *SHORT, "--out", "d")
+    assert result.code == 2 and "d was changed by another comparison meanwhile" in result.err
+    assert CompareDirectory(tmp_path / "d").load().commands == ["another"]
+
+
 def test_what_is_wrong_is_one_line(actfocus: Call, tmp_path: Path) -> None:
     make_table(tmp_path / "table")
     make_run(tmp_path / "other", settings(steps=5, rollout={"keep": 1.0}), [0.5] * 6)
@@ -178,6 +229,10 @@ def test_what_is_wrong_is_one_line(actfocus: Call, tmp_path: Path) -> None:
     (tmp_path / "full" / "file").write_text("")
     cases = {
         "": "--out is missing",
+        "--out full/file": "--out: full/file is no folder: name another",
+        "--read table --out full/file": "--out: full/file is no folder: name another",
+        "--out d --timing table/u0": "--timing goes with --plan only",
+        "--out d --step-seconds 2": "--step-seconds goes with --plan only",
         "--out full": "full exists already and is no comparison",
         "--out d --env chess": "--env: input should be one of",
         "--out d --env sokobann": "did you mean 'sokoban'",

@@ -3,7 +3,16 @@ that are equal in effect are one arm."""
 
 import pytest
 
-from actfocus.compare.arms import ACTFOCUS, UNIFORM, canonical, choose_arms, label, parse_arm
+from actfocus.compare.arms import (
+    ACTFOCUS,
+    UNIFORM,
+    Arm,
+    canonical,
+    choose_arms,
+    label,
+    parse_arm,
+    under_known_names,
+)
 from actfocus.config import FocusConfig
 from actfocus.errors import ConfigError
 
@@ -44,6 +53,7 @@ def test_arm(text, name, expected):
         ("x=signal:loud", "focus.signal"),
         ("x=alpha:0,alpha:1", "alpha is given twice"),
         ("a/b=alpha:0", "letters, digits"),
+        ("a" * 65 + "=alpha:0", "64 of them at most"),
         ("uniform=alpha:0.5", "has its own settings"),
     ],
 )
@@ -58,6 +68,20 @@ def test_weights_that_are_equal_in_effect_are_one():
     assert canonical(FocusConfig(alpha=0.1, other_weight=0.1)) == ACTFOCUS
     assert canonical(focus(signal="nll")) != ACTFOCUS
     assert label(FocusConfig(alpha=1, beta=0, signal="nll")) == "uniform"
+
+
+def test_weights_that_differ_have_two_labels():
+    assert label(focus(alpha=0.1000001)) == "alpha0.1000001" != label(focus(alpha=0.1000002))
+    assert label(focus(beta=1e-7, alpha=1 / 3)) == "alpha0.3333333333333333-beta1e-07"
+
+
+def test_known_weights_keep_their_name():
+    known = [Arm("mine", focus(alpha=0.3)), Arm("later", focus(alpha=0.3))]
+    other = Arm("other", focus(alpha=0.2))
+    assert under_known_names([Arm("x", focus(alpha=0.3, other_weight=0.3)), other], known) == [
+        known[0],
+        other,
+    ]
 
 
 def test_sweeps_add_what_is_not_there():

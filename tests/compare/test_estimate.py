@@ -12,15 +12,17 @@ from actfocus.compare.estimate import (
     jobs_that_fit,
     memory_of_a_run,
 )
+from actfocus.compare.grid import Cell
 from actfocus.compare.records import read_run
-from tests.compare.by_hand import make_run, settings
+from tests.compare.by_hand import UNIFORM, make_run, settings
 
 SECONDS = [{"step": 3.0, "evaluation": 1.0}, {"step": 3.0, "evaluation": 1.0}]
 
 
 def test_what_is_left_is_counted(directory, cells):
     make_run(directory.run_path(cells[0]), cells[0].config, [0.1, 0.2, 0.3], seconds=SECONDS)
-    make_run(directory.run_path(cells[1]), cells[1].config, [0.1, 0.2], seconds=SECONDS)
+    begun = make_run(directory.run_path(cells[1]), cells[1].config, [0.1, 0.2], seconds=SECONDS)
+    (begun / "checkpoints" / "step_1").mkdir(parents=True)
     found = cost(directory, cells, jobs=2)
     assert {key: found[key] for key in ("runs", "done", "to_resume", "to_start", "steps_left")} == {
         "runs": 4, "done": 1, "to_resume": 1, "to_start": 2, "steps_left": 5,
@@ -30,6 +32,11 @@ def test_what_is_left_is_counted(directory, cells):
     assert found["seconds_of_processes"] == pytest.approx(sum(each))
     assert found["seconds"] == pytest.approx(each[0] + each[2])  # as soon as the first is done
     assert found["seconds_from"] == ["this directory's runs"] and not found["seconds_unknown_for"]
+    # A run goes on from its checkpoint, not from its last line.
+    (begun / "checkpoints" / "step_1").rmdir()
+    anew = cost(directory, cells, jobs=2)
+    assert (anew["to_resume"], anew["steps_left"]) == (1, 6)
+    assert anew["seconds_of_processes"] == pytest.approx(3 * (START_SECONDS + 7))
 
 
 def test_what_is_not_known_is_said(cells, tmp_path):
@@ -53,8 +60,14 @@ def test_memory(directory, cells):
     assert memory_of_a_run(cells, [], lambda config: 100) == (100 + PROCESS_BYTES, "estimated")
     need, why = memory_of_a_run(cells, [], lambda config: None)
     assert need is None and "not at hand" in why
-    record = read_run(make_run(directory.run_path(cells[0]), cells[0].config, [0.1] * 3, memory=7))
-    assert memory_of_a_run(cells, [record], lambda config: 1 / 0) == (7, "measured")
+    # Uniform needs no reference, and what has not trained has not held what training holds.
+    plain, focused = Cell("u", "uniform", settings(UNIFORM)), Cell("f", "actfocus", settings())
+    known = [read_run(make_run(directory.run_path(plain), plain.config, [0.1] * 3, memory=7))]
+    known.append(read_run(make_run(directory.path / "begun", settings(seed=1), [0.1], memory=5)))
+    found = memory_of_a_run([plain, focused], known, lambda config: 100)
+    assert found == (100 + PROCESS_BYTES, "estimated and measured")
+    known.append(read_run(make_run(directory.run_path(focused), focused.config, [0.1] * 3, memory=9)))
+    assert memory_of_a_run([plain, focused], known, lambda config: 1 / 0) == (9, "measured")
 
 
 def test_jobs_that_fit(tmp_path):

@@ -1,6 +1,7 @@
 """Grid, promises: every cell has the recipe's settings but for what the grid varies; all arms of a seed come
 before the next seed; what does not fit is refused by option or key."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,8 @@ def test_a_directory_is_extended_and_refuses_other_settings(tmp_path):
     directory.save(Grid([*old, *cells(algorithms=["grpo"], arms=other)], [], False, None))
     with pytest.raises(ConfigError, match=r"arm 'mine' with other weights: focus.alpha"):
         directory.merge(cells(arms=choose_arms(["mine=alpha:0.4"], [], []), algorithms=["grpo"]), swept=False)
+    with pytest.raises(ConfigError, match=r"arm 'mine' with other weights: focus.alpha"):  # anywhere
+        directory.merge(cells(arms=choose_arms(["mine=alpha:0.4"], [], []), envs=["sudoku"]), swept=False)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -122,5 +125,27 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(RunError, match="is no comparison"):
         CompareDirectory(tmp_path).merge(cells(), swept=False)
     (tmp_path / "grid.json").write_text("{}")
-    with pytest.raises(RunError, match=r"grid.json is damaged"):
+    with pytest.raises(RunError, match=r"grid.json is damaged.*actfocus compare --read .*runs --out REPORT"):
         CompareDirectory(tmp_path).load()
+
+
+def test_what_a_kill_leaves_before_the_grid_can_be_gone_on_with(tmp_path):
+    for name in ("configs", "logs", "runs"):
+        (tmp_path / name).mkdir()
+    for name in (".lock", ".grid.json.partial", "configs/frozen-lake-grpo-uniform-0.toml"):
+        (tmp_path / name).write_text("")
+    directory = CompareDirectory(tmp_path)
+    made, _ = directory.merge(cells(algorithms=["grpo"]), swept=False)
+    directory.save(Grid(made, [], False, None))
+    assert load_config(directory.config_path(made[0])) == made[0].config  # what was damaged is whole again
+
+
+@pytest.mark.parametrize("key", ["name", "arm"])
+def test_names_in_a_grid_do_not_lead_out_of_the_folder(tmp_path, key):
+    directory = CompareDirectory(tmp_path / "d")
+    directory.save(Grid(cells(algorithms=["grpo"]), [], False, None))
+    grid = json.loads(directory.grid.read_text())
+    grid["cells"][0][key] = "../../x"
+    directory.grid.write_text(json.dumps(grid))
+    with pytest.raises(RunError, match=r"grid.json is damaged: '../../x' is no name"):
+        directory.load()

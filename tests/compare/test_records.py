@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from actfocus.compare.records import find_runs, group_runs, read_run
+from actfocus.compare.records import arms_of, find_runs, group_runs, read_run
 from actfocus.config import FocusConfig
 from actfocus.errors import RunError
 from tests.compare.by_hand import ENVIRONMENT, UNIFORM, make_run, settings
@@ -30,7 +30,18 @@ def test_an_unfinished_run_and_a_torn_line(tmp_path):
     assert (empty.step, empty.before, empty.finished, empty.step_seconds) == (-1, None, False, None)
 
 
-@pytest.mark.parametrize("evaluation", [{}, {"success": None}, {"success": 1.5}, {"success": True}, 3])
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        {},
+        {"success": None},
+        {"success": 1.5},
+        {"success": True},
+        {"success": float("nan")},
+        {"success": 1},
+        3,
+    ],
+)
 def test_damage_is_named(tmp_path, evaluation):
     path = make_run(tmp_path / "r", settings(), [0.25])
     (path / "metrics.jsonl").write_text(json.dumps({"step": 4, "evaluation": evaluation}) + "\n")
@@ -48,11 +59,39 @@ def test_other_damage(tmp_path):
         read_run(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("metrics.jsonl", b"[]\n", "a line has no step"),
+        ("metrics.jsonl", b'{"step": "x"}\n', "a line has no step"),
+        ("metrics.jsonl", b"\xff\xfe\n", "metrics.jsonl is damaged"),
+        ("timing.jsonl", b'{"step": 1, "seconds": {"step": NaN}}\n', "step of step 1 is nan"),
+        ("timing.jsonl", b'{"step": 1, "peak_memory_bytes": "x"}\n', "peak_memory_bytes of step 1 is 'x'"),
+    ],
+)
+def test_damaged_lines(tmp_path, name, text, said):
+    path = make_run(tmp_path / "r", settings(), [0.25])
+    (path / name).write_bytes(text)
+    with pytest.raises(RunError, match=f"{name} is damaged") as error:
+        read_run(path)
+    assert said in str(error.value)
+
+
+def test_lost_evaluations_are_named(tmp_path):
+    path = make_run(tmp_path / "r", settings(), [0.25, 0.75, 0.5])
+    first, _, last = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text(first + last)  # its peak would be that of fewer evaluations
+    with pytest.raises(RunError, match=r"metrics.jsonl is damaged: evaluations should be of steps 0, 1, 2"):
+        read_run(path)
+
+
 def test_runs_are_found_in_folders(tmp_path):
     for name in ("a", "b"):
         make_run(tmp_path / "table" / name, settings(), [0.5])
     (tmp_path / "table" / "a.log").write_text("")
     make_run(tmp_path / "compared" / "runs" / "c", settings(), [0.5])
+    for folder in ("table", "compared/runs"):  # killed while it was made
+        make_run(tmp_path / folder / ".d.123.partial", settings(), [])
     found = find_runs([tmp_path / "table" / "b", tmp_path / "table", tmp_path / "compared"])
     assert [path.name for path in found] == ["b", "a", "c"]
     for wrong in ("missing", "table/a.log"):
@@ -84,6 +123,12 @@ def test_groups(tmp_path):
         "uniform": [0, 1], "actfocus": [0], "alpha0.3-nll": [0],
     }  # fmt: skip
     assert (sokoban.env, sokoban.algorithm, list(sokoban.runs)) == ("sokoban", "grpo", ["actfocus"])
+
+
+def test_uniform_comes_first_whatever_its_name(tmp_path):
+    records = [read_run(make_run(tmp_path / "a", settings(), [0.5] * 3))]
+    records.append(read_run(make_run(tmp_path / "b", settings(UNIFORM), [0.5] * 3), "plain"))
+    assert [arm.name for arm in arms_of(group_runs(records))] == ["plain", "actfocus"]
 
 
 def test_mixed_settings_are_refused_by_key(tmp_path):

@@ -4,6 +4,7 @@ interval lies on one side of zero; one or two seeds get no interval; pictures ar
 import json
 import struct
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,6 +168,51 @@ def test_unfinished_runs_are_named_and_left_out(tmp_path):
     assert "- short: step 1 of 2" in (tmp_path / "report.md").read_text()
     with pytest.raises(RunError, match=r"no run is finished.*short: step 1 of 2"):
         report_of(tmp_path, {"short": read_run(short)})
+
+
+def test_a_failed_run_is_in_no_figure(tmp_path):
+    records = make(tmp_path, LAKE)
+    name = next(name for name in records if name.endswith("uniform-1"))
+    report = report_of(tmp_path, records, failed={name: "no checkpoint"})
+    assert report["runs"] == 9
+    assert report["comparisons"][0]["arms"]["uniform"]["seeds"] == [0, 2, 3, 4]
+
+
+def test_runs_that_have_not_begun_are_named(tmp_path):
+    report = report_of(tmp_path, make(tmp_path, LAKE), missing=["a-7", "gone-7"], failed={"gone-7": "x"})
+    assert report["unfinished"] == {"a-7": "not begun"}
+    assert "- a-7: not begun" in (tmp_path / "report.md").read_text()
+
+
+def test_runs_that_were_not_made_alike_are_said_to_be(tmp_path):
+    records = make(tmp_path, LAKE)
+    assert report_of(tmp_path, records)["not_alike"] == {}
+    for name, run in records.items():
+        if run.arm == "actfocus":
+            records[name] = replace(run, environment=run.environment | {"torch": "2.14.0", "threads": 1})
+    report = report_of(tmp_path, records)
+    assert report["not_alike"] == {
+        "torch": {"2.13.0": ["uniform"], "2.14.0": ["actfocus"]},
+        "threads": {"1": ["actfocus"], "unknown": ["uniform"]},
+    }
+    text = (tmp_path / "report.md").read_text()
+    assert "**The runs were not made alike.**" in text
+    assert "- torch: 2.13.0 (uniform); 2.14.0 (actfocus)" in text
+
+
+def test_hostile_names_stay_words(tmp_path):
+    name = "r\n# title\x1b[2J|<img src=x>"
+    run = read_run(make_run(tmp_path / "runs" / "short", settings(seed=9), [0.25, 0.5]))
+    report_of(tmp_path, make(tmp_path, LAKE) | {name: run}, failed={f"{name} 2": "\x1b]0;x"})
+    text = (tmp_path / "report.md").read_text()
+    assert "- r # title [2J\\|&lt;img src=x>: step 1 of 2" in text
+    assert "\x1b" not in text and "<img" not in text and "\n# title" not in text
+
+
+def test_the_words_on_cost(lake):
+    text = (lake[0] / "report.md").read_text()
+    assert "Seconds a run: all training steps and the evaluations after them" in text
+    assert "evaluation before training, checkpoints" in text and "Peak memory: the largest" in text
 
 
 def test_strata_together(tmp_path):

@@ -187,6 +187,20 @@ def test_words_of_a_failure(tmp_path):
     assert last_words(log, 0, -9) == "killed by signal 9 (9 may mean out of memory)"
 
 
+def test_words_of_a_failure_do_not_command_the_terminal(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("\x1b[2J\x1b]0;gone\x07 ValueError\n")
+    assert last_words(log, 0, 1) == "exit code 1: [2J ]0;gone  ValueError"
+
+
+def test_a_run_whose_figures_are_lost_says_what_to_do(stand_in, directory, cells):
+    assert len(run(directory, cells[:1])[0].done) == 1
+    metrics = directory.run_path(cells[0]) / "metrics.jsonl"
+    metrics.write_text("[]\n")
+    said = run(directory, cells[:1])[0].failed[NAMES[0]]
+    assert "metrics.jsonl is damaged" in said and f"move {directory.run_path(cells[0])} away" in said
+
+
 def test_gpus_are_shared_in_turn(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     assert child_environment(2, ["4", "5"])["CUDA_VISIBLE_DEVICES"] == "4"

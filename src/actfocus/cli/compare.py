@@ -12,8 +12,9 @@ from rich.table import Table
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Interrupted, Outcome
+from actfocus.cli.printable import printable
 from actfocus.cli.train import check_game, check_model, check_shipped
-from actfocus.errors import ActfocusError, ConfigError
+from actfocus.errors import ActfocusError, ConfigError, RunError
 from actfocus.report.progress import make_progress
 from actfocus.report.tables import figures_table
 
@@ -96,8 +97,12 @@ class Compare:
             raise ConfigError(f"--jobs: input should be at least 1, got {self.jobs}")
         if self.step_seconds is not None and not 0 < self.step_seconds < float("inf"):
             raise ConfigError(f"--step-seconds: input should be more than 0, got {self.step_seconds:g}")
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"--out: {self.out} is no folder: name another")
         if self.read:
             return self._read()
+        for name in () if self.plan else self._given(["timing", "step_seconds"]):
+            raise ConfigError(f"--{name.replace('_', '-')} goes with --plan only")
         if self.out is None and not self.plan:
             raise ConfigError("--out is missing: the folder of the comparison")
         return self._grid()
@@ -140,7 +145,7 @@ class Compare:
         if saved.cells and not self._given(_GRID):
             grid, chosen = saved, saved.cells
         else:
-            cells = chosen = self._cells()
+            cells = chosen = self._cells(saved.cells)
             if directory is not None:
                 cells, chosen = directory.merge(chosen, swept=bool(self.lr))
             commands = list(dict.fromkeys([*saved.commands, self._command()]))
@@ -153,16 +158,17 @@ class Compare:
         if self.plan:
             return self._plan(directory, chosen)
         assert directory is not None
-        return self._run(directory, grid, chosen)
+        return self._run(directory, saved, grid, chosen)
 
-    def _cells(self) -> "list[Cell]":
-        from actfocus.compare.arms import choose_arms
+    def _cells(self, saved: "Sequence[Cell]") -> "list[Cell]":
+        from actfocus.compare.arms import Arm, choose_arms, under_known_names
         from actfocus.compare.grid import make_cells
 
+        arms = choose_arms(self.arm or ("uniform", "actfocus"), self.alphas, self.betas)
         return make_cells(
             envs=self.env,
             algorithms=self.algorithm,
-            arms=choose_arms(self.arm or ("uniform", "actfocus"), self.alphas, self.betas),
+            arms=under_known_names(arms, [Arm(cell.arm, cell.config.focus) for cell in saved]),
             seeds=self.seeds or (0, 1, 2),
             lrs=self.lr,
             config=self.config,
@@ -200,13 +206,19 @@ class Compare:
         jobs = self.jobs or max(1, min(fit, len(left)))
         return jobs, {"memory_a_run": need, "memory_free": free, "memory_is": source}
 
-    def _run(self, directory: "CompareDirectory", grid: "Grid", chosen: "Sequence[Cell]") -> Outcome:
+    def _run(
+        self, directory: "CompareDirectory", saved: "Grid", grid: "Grid", chosen: "Sequence[Cell]"
+    ) -> Outcome:
         from actfocus.compare.estimate import gpus
         from actfocus.compare.runner import Runner
 
         directory.path.mkdir(parents=True, exist_ok=True)
         progress = make_progress()
         with directory.locked():
+            if directory.exists and directory.load() != saved:
+                raise RunError(
+                    f"{directory.path} was changed by another comparison meanwhile: give the command again"
+                )
             records, _ = _records(directory, chosen)
             left = [cell for cell in chosen if not directory.is_done(cell, records.get(cell.name))]
             if left:
@@ -235,11 +247,13 @@ def _publish(
     from actfocus.compare.publish import publish
 
     records, damaged = _records(directory, grid.cells)
+    failed = damaged | dict(failed)
     report = publish(
         folder,
         records,
         commands=grid.commands,
-        failed=damaged | dict(failed),
+        failed=failed,
+        missing=[cell.name for cell in grid.cells if cell.name not in records],
         jobs=grid.jobs,
         lr_varies=grid.lr_swept,
     )
@@ -278,12 +292,14 @@ def _time(figures: Mapping[str, Any]) -> str:
 
 
 def _outcome(report: dict[str, Any], folder: Path) -> Outcome:
-    from actfocus.compare.report import verdict_lines
+    from actfocus.compare.report import not_alike_lines, verdict_lines
 
     lines = [f"failed: {name}: {reason}" for name, reason in report["failed"].items()]
     lines += [f"unfinished: {name}: {state}" for name, state in report["unfinished"].items()]
+    lines += [f"not made alike: {line}" for line in not_alike_lines(report)]
+    lines = [printable(line) for line in [*verdict_lines(report), *lines, f"Report: {folder / 'report.md'}"]]
     return Outcome(
-        report, [_table(report), *verdict_lines(report), *lines, f"Report: {folder / 'report.md'}"],
+        report, [_table(report), *lines],
         code=1 if report["failed"] else 0,
     )  # fmt: skip
 

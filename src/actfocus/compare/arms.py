@@ -21,7 +21,8 @@ ACTFOCUS = FocusConfig(alpha=0.1, beta=0.5)
 SHIPPED = {"uniform": UNIFORM, "actfocus": ACTFOCUS}
 FORM = "NAME=alpha:0.3,beta:0.5,signal:energy,other_weight:1"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+"""It becomes a part of file names."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ def label(focus: FocusConfig) -> str:
     for name, known in SHIPPED.items():
         if focus == known:
             return name
-    parts = [f"alpha{focus.alpha:g}"] if focus.alpha != ACTFOCUS.alpha else []
-    parts += [f"beta{focus.beta:g}"] if focus.beta != ACTFOCUS.beta else []
+    parts = [f"alpha{_exact(focus.alpha)}"] if focus.alpha != ACTFOCUS.alpha else []
+    parts += [f"beta{_exact(focus.beta)}"] if focus.beta != ACTFOCUS.beta else []
     parts += [focus.signal] if focus.signal != ACTFOCUS.signal else []
-    parts += [f"other{focus.other_weight:g}"] if focus.other_weight is not None else []
+    parts += [f"other{_exact(focus.other_weight)}"] if focus.other_weight is not None else []
     return "-".join(parts)
+
+
+def _exact(value: float) -> str:
+    """As short as it can be: two values never have one name."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def parse_arm(text: str) -> Arm:
@@ -65,7 +72,9 @@ def parse_arm(text: str) -> Arm:
     focus = _parse_focus(text, body)
     name = name or label(focus)
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"--arm {text}: a name has letters, digits and . _ + - only, got {name!r}")
+        raise ConfigError(
+            f"--arm {text}: a name has letters, digits and . _ + - only, and 64 of them at most, got {name!r}"
+        )
     if name in SHIPPED and canonical(focus) != SHIPPED[name]:
         raise ConfigError(f"--arm {text}: the name {name!r} has its own settings: choose another one")
     return Arm(name, focus)
@@ -126,3 +135,9 @@ def choose_arms(texts: Sequence[str], alphas: Iterable[float], betas: Iterable[f
         if names.count(name) > 1:
             raise ConfigError(f"--arm: {name!r} is the name of a sweep's arm: name yours otherwise")
     return arms
+
+
+def under_known_names(arms: Iterable[Arm], known: Iterable[Arm]) -> list[Arm]:
+    """The arms; those whose weights are a known arm's are that arm, so that no arm falls apart in two."""
+    names = {canonical(arm.focus): arm for arm in reversed(list(known))}  # the first name counts
+    return [names.get(canonical(arm.focus), arm) for arm in arms]

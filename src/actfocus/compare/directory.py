@@ -9,10 +9,12 @@ report.md, report.json, *.png, *.svg
 
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actfocus.compare.grid import Cell, refuse_other_settings
 from actfocus.compare.records import Record, read_run
@@ -22,6 +24,10 @@ from actfocus.training.run_directory import claimed, write_whole
 
 SCHEMA = 1
 """Version of `grid.json` and `report.json`."""
+_OWN = {"configs", "logs", "runs", ".lock", ".grid.json.partial"}
+"""What a folder may hold before `grid.json`: a comparison was killed at once, or runs were copied there."""
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+"""A name of a cell or an arm: what comes from elsewhere must not lead out of the folder."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +70,15 @@ class CompareDirectory:
         """The grid that is here; raises `RunError`."""
         try:
             data = json.loads(self.grid.read_text(encoding="utf-8"))
-            # Not from parsed JSON: strict validation would refuse its lists where there are tuples.
-            cells = [
-                Cell(
-                    str(cell["name"]),
-                    str(cell["arm"]),
-                    Config.model_validate_json(json.dumps(cell["config"])),
-                )
-                for cell in data["cells"]
-            ]
+            cells = [_parse_cell(cell) for cell in data["cells"]]
             return Grid(cells, list(map(str, data["commands"])), bool(data["lr_swept"]), data.get("jobs"))
         except FileNotFoundError:
             raise RunError(f"{self.path} is not a comparison: it has no grid.json") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.grid} is damaged: {error}") from None
+            raise RunError(
+                f"{self.grid} is damaged: {error}; its runs can still be reported: actfocus compare --read"
+                f" {self.path / 'runs'} --out REPORT"
+            ) from None
 
     def merge(self, new: Sequence[Cell], *, swept: bool) -> tuple[list[Cell], list[Cell]]:
         """All cells with the new ones added, and the new ones under the names they have here.
@@ -86,7 +87,7 @@ class CompareDirectory:
             ConfigError: If the new cells do not compare with those that are here.
         """
         old = self.load().cells if self.exists else []
-        if not self.exists and self.path.exists() and any(self.path.iterdir()):
+        if not self.exists and self.path.exists() and {path.name for path in self.path.iterdir()} - _OWN:
             raise RunError(f"{self.path} exists already and is no comparison; choose another --out")
         refuse_other_settings(old, new, self.path, swept=swept)
         cells, named = list(old), []
@@ -102,7 +103,7 @@ class CompareDirectory:
         return cells, named
 
     def save(self, grid: Grid) -> None:
-        """Write the grid and the cells' configurations; what is there already is not touched."""
+        """Write the grid, and the cells' configurations where they are not what it says."""
         for folder in ("configs", "logs", "runs"):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
         data = {
@@ -115,10 +116,11 @@ class CompareDirectory:
                 for cell in grid.cells
             ],
         }
-        for cell in grid.cells:
-            if not self.config_path(cell).is_file():
-                write_whole(self.config_path(cell), to_toml(cell.config).encode())
         write_whole(self.grid, (json.dumps(data, indent=1) + "\n").encode())
+        for cell in grid.cells:
+            path, text = self.config_path(cell), to_toml(cell.config).encode()
+            if not path.is_file() or path.read_bytes() != text:
+                write_whole(path, text)
 
     def record(self, cell: Cell) -> Record | None:
         """What a cell's run has done so far; None if it has not begun.
@@ -129,7 +131,10 @@ class CompareDirectory:
         path = self.run_path(cell)
         if not path.exists():
             return None
-        record = read_run(path, cell.arm)
+        try:
+            record = read_run(path, cell.arm)
+        except RunError as error:
+            raise RunError(f"{error}; {self.begin_anew(cell)}") from None
         changed = differences(cell.config, record.config)
         if changed:
             raise RunError(
@@ -137,6 +142,16 @@ class CompareDirectory:
                 " another --out"
             )
         return record
+
+    def begin_anew(self, cell: Cell) -> str:
+        """What to do about a run that cannot go on."""
+        return f"move {self.run_path(cell)} away, and the same command trains it anew"
+
+    def resumes_after(self, cell: Cell) -> int:
+        """The step of the newest checkpoint; -1 if there is none, and the run begins anew."""
+        found = (self.run_path(cell) / "checkpoints").glob("step_*")
+        steps = [path.name.removeprefix("step_") for path in found]
+        return max((int(step) for step in steps if step.isdecimal()), default=-1)
 
     def is_done(self, cell: Cell, record: Record | None) -> bool:
         """Whether nothing is left to do for a cell: the last evaluation and the last checkpoint are there."""
@@ -148,6 +163,14 @@ class CompareDirectory:
         """Claim the comparison for this process. Raises `RunError` if another one has it."""
         with claimed(self.path, "compared"):
             yield
+
+
+def _parse_cell(data: Mapping[str, Any]) -> Cell:
+    for word in (data["name"], data["arm"]):
+        if not _WORD.fullmatch(word):
+            raise ValueError(f"{word!r} is no name")
+    # Not from parsed JSON: strict validation would refuse its lists where there are tuples.
+    return Cell(data["name"], data["arm"], Config.model_validate_json(json.dumps(data["config"])))
 
 
 def is_busy(run: Path) -> bool:

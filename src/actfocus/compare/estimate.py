@@ -8,7 +8,7 @@ from typing import Any
 
 from actfocus.compare.directory import CompareDirectory
 from actfocus.compare.grid import Cell
-from actfocus.compare.records import Record
+from actfocus.compare.records import Record, evaluation_steps
 from actfocus.config import Config
 
 PROCESS_BYTES = 600 * 2**20
@@ -48,10 +48,14 @@ def _cost_settings(config: Config) -> dict[str, Any]:
     }
 
 
+def _memory_settings(config: Config) -> dict[str, Any]:
+    """Those that a process's memory depends on: a reference is a second model."""
+    return _cost_settings(config) | {"reference": config.needs_reference}
+
+
 def evaluations_left(config: Config, after: int) -> int:
     """Evaluations after a step; -1 means that the one before training is to come too."""
-    steps = {0, config.steps, *range(config.evaluation.every, config.steps + 1, config.evaluation.every)}
-    return sum(step > after for step in steps)
+    return sum(step > after for step in evaluation_steps(config))
 
 
 def cost(
@@ -81,7 +85,7 @@ def cost(
             state["done"] += 1
             continue
         state["to_start" if record is None else "to_resume"] += 1
-        after = record.last_step if record and record.points else -1
+        after = directory.resumes_after(cell) if directory and record else -1
         left = cell.config.steps - max(0, after)
         steps += left
         figures, source = measured(known, cell.config), "this directory's runs"
@@ -122,14 +126,14 @@ def memory_of_a_run(
     needs, sources = [], set()
     plans: dict[str, int | None] = {}
     for cell in cells:
-        alike = [r for r in records if _cost_settings(r.config) == _cost_settings(cell.config)]
-        peaks = [record.peak_memory for record in alike if record.peak_memory]
+        alike = [r for r in records if _memory_settings(r.config) == _memory_settings(cell.config)]
+        # One that has not trained yet has not held what training holds.
+        peaks = [r.peak_memory for r in alike if r.peak_memory and r.step_seconds is not None]
         if peaks:
             needs.append(max(peaks))
             sources.add("measured")
             continue
-        focus = {"seed": 0, "focus": cell.config.focus if cell.config.needs_reference else None}
-        key = repr((_cost_settings(cell.config), focus))
+        key = repr(_memory_settings(cell.config))
         if key not in plans:
             plans[key] = tensors(cell.config)
         planned = plans[key]
@@ -160,8 +164,9 @@ def gpus() -> list[str]:
         return []
     import torch
 
+    count = torch.cuda.device_count()  # fewer than are named if one of the names is none, such as -1
     chosen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return chosen or [str(number) for number in range(torch.cuda.device_count())]
+    return chosen[:count] or [str(number) for number in range(count)]
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:

@@ -105,19 +105,22 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _curve_caption(report: Data) -> str:
-    crowd = len(report["arms"]) > _CROWD
-    if crowd:
+    if _is_crowded(report):
         return "Success in evaluations while training: mean over seeds"
     return (
         "Success in evaluations while training: every seed thin, the mean thick, its 95 % interval as a band"
     )
 
 
+def _is_crowded(report: Data) -> bool:
+    return any(len(comparison["curves"]) > _CROWD for comparison in report["comparisons"])
+
+
 def _draw_curves(report: Data) -> Figure:
     figure, panels = _panels(report, 3.7, 2.9)
     widest = panels[0]
+    crowd = _is_crowded(report)
     for axes, comparison in zip(panels, report["comparisons"], strict=True):
-        crowd = len(comparison["curves"]) > _CROWD
         for arm, curve in comparison["curves"].items():
             style = _style(report, arm)
             steps = curve["steps"]

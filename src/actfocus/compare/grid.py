@@ -144,9 +144,7 @@ def refuse_other_settings(old: Sequence[Cell], new: Sequence[Cell], where: Path,
     for cell in new:
         name = (cell.config.env.name, cell.config.algorithm.name)
         same = [c for c in old if (c.config.env.name, c.config.algorithm.name) == name]
-        if not same:
-            continue
-        keys = [key for key in differences(same[0].config, cell.config) if not varies(key)]
+        keys = [key for key in differences(same[0].config, cell.config) if not varies(key)] if same else []
         if swept or cell.config.optimizer.lr in {c.config.optimizer.lr for c in same}:
             keys = [key for key in keys if key != "optimizer.lr"]
         if keys:

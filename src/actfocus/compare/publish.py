@@ -24,6 +24,7 @@ def publish(
     *,
     commands: Sequence[str],
     failed: Mapping[str, str],
+    missing: Sequence[str] = (),
     jobs: int | None = None,
     lr_varies: bool | None = None,
 ) -> dict[str, Any]:
@@ -33,19 +34,21 @@ def publish(
         folder: Where it goes.
         records: Name → run; unfinished ones are named in the report and are in none of its figures.
         commands: What made the runs and the report.
-        failed: Name → why a run failed.
+        failed: Name → why a run failed; they are in no figure, finished or not.
+        missing: Names of runs that have not begun.
         jobs: Runs at once, if they were run here.
         lr_varies: Whether learning rates differ by plan; None lets the runs tell.
 
     Raises:
         RunError: If no run is finished, or runs do not compare.
     """
-    finished = [record for record in records.values() if record.finished]
+    finished = [record for name, record in records.items() if record.finished and name not in failed]
     unfinished = {
         name: f"step {record.last_step} of {record.config.steps}"
         for name, record in records.items()
         if not record.finished and name not in failed
     }
+    unfinished |= {name: "not begun" for name in missing if name not in failed}
     if not finished:
         states = "; ".join(f"{name}: {state}" for name, state in [*unfinished.items(), *failed.items()][:3])
         raise RunError(f"no run is finished, so there is nothing to report ({states or 'there is no run'})")
@@ -62,6 +65,7 @@ def publish(
         "unfinished": unfinished,
         "machine": {"platform": platform.machine(), "cores": os.cpu_count(), "jobs": jobs},
         "versions": _versions(finished),
+        "not_alike": _not_alike(finished),
         "run_directories": {name: str(records[name].path) for name in sorted(records)},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,4 +84,16 @@ def _versions(records: Sequence[Record]) -> dict[str, list[str]]:
         values = [str(r.environment[key]) for r in records if key in r.environment]
         if values:
             found[key] = sorted(set(values))
+    return found
+
+
+def _not_alike(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
+    """What runs were made with where it differs: key → value → the arms that have such runs."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for key in VERSIONS:
+        arms: dict[str, set[str]] = {}
+        for record in records:
+            arms.setdefault(str(record.environment.get(key, "unknown")), set()).add(record.arm)
+        if len(arms) > 1:
+            found[key] = {value: sorted(arms[value]) for value in sorted(arms)}
     return found

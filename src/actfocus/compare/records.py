@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from actfocus.compare.arms import Arm, canonical, label
+from actfocus.compare.arms import UNIFORM, Arm, canonical, label
 from actfocus.compare.grid import varies
 from actfocus.config import Config, FocusConfig, differences
 from actfocus.errors import RunError
@@ -36,7 +36,7 @@ class Record:
     episodes: int
     """Of one evaluation."""
     seconds: float
-    """Of all steps and of the evaluations in them."""
+    """Of all steps and the evaluations after them: no start, no evaluation before training, no checkpoint."""
     step_seconds: float | None
     """Median of one training step without evaluation."""
     evaluation_seconds: float | None
@@ -96,23 +96,24 @@ def read_run(path: Path, arm: str | None = None) -> Record:
     """
     run = RunDirectory.open(path)
     config = run.config()
-    points, last, episodes = [], 0, 0
-    for line in run.lines():
-        last = int(line.get("step", last))
-        if "evaluation" in line:
-            points.append(_point(line, path))
-            episodes = int(line["evaluation"].get("episodes", 0))
-    timing = [line for line in run.lines("timing.jsonl") if isinstance(line.get("seconds"), dict)]
-    steps = [line["seconds"] for line in timing if "step" in line["seconds"]]
-    evaluations = [seconds["evaluation"] for seconds in steps if "evaluation" in seconds]
-    memory = [line["peak_memory_bytes"] for line in timing if "peak_memory_bytes" in line]
+    lines = _lines(run, "metrics.jsonl")
+    evaluated = [line for line in lines if "evaluation" in line]
+    points = [_point(line, path) for line in evaluated]
+    last = lines[-1]["step"] if lines else 0
+    due = [step for step in evaluation_steps(config) if lines and step <= last]
+    if [point.step for point in points] != due:
+        raise _damaged(path / "metrics.jsonl", f"evaluations should be of steps {', '.join(map(str, due))}")
+    timing = _timing(run)
+    steps = [figures for figures in timing if "step" in figures]
+    evaluations = [figures["evaluation"] for figures in steps if "evaluation" in figures]
+    memory = [figures["peak_memory_bytes"] for figures in timing if "peak_memory_bytes" in figures]
     return Record(
         path=path,
         arm=arm or label(config.focus),
         config=config,
         points=points,
         last_step=last,
-        episodes=episodes,
+        episodes=evaluated[-1]["evaluation"]["episodes"] if evaluated else 0,
         seconds=math.fsum(seconds["step"] for seconds in steps),
         step_seconds=median(s["step"] - s.get("evaluation", 0.0) for s in steps) if steps else None,
         evaluation_seconds=median(evaluations) if evaluations else None,
@@ -128,8 +129,9 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             raise RunError(f"there is no run directory {path}")
         inside = [path] if (path / "config.toml").is_file() else []
-        inside = inside or sorted(config.parent for config in path.glob("*/config.toml"))
-        inside = inside or sorted(config.parent for config in path.glob("runs/*/config.toml"))
+        # What begins with a dot is a run that was killed before it was one.
+        inside = inside or sorted(config.parent for config in path.glob("[!.]*/config.toml"))
+        inside = inside or sorted(config.parent for config in path.glob("runs/[!.]*/config.toml"))
         if not inside:
             raise RunError(f"{path} is not a run directory and holds none: no config.toml in it")
         found += [run for run in inside if run not in found]
@@ -190,21 +192,54 @@ def _refuse_mixed(runs: Sequence[Record], lr_varies: bool | None) -> None:
 
 
 def arms_of(groups: Sequence[Group]) -> list[Arm]:
-    """All arms, Uniform first, then in order of appearance."""
+    """All arms, that with Uniform's weights first, then in order of appearance."""
     found = {name: focus for group in groups for name, focus in group.arms.items()}
-    return [Arm(name, found[name]) for name in sorted(found, key=lambda name: name != "uniform")]
+    return [Arm(name, found[name]) for name in sorted(found, key=lambda name: found[name] != UNIFORM)]
+
+
+def evaluation_steps(config: Config) -> list[int]:
+    """The steps after which a run is evaluated; 0 is before training."""
+    every = config.evaluation.every
+    return sorted({0, config.steps, *range(every, config.steps + 1, every)})
+
+
+def _damaged(path: Path, why: object) -> RunError:
+    return RunError(f"{path} is damaged: {why}")
+
+
+def _lines(run: RunDirectory, name: str) -> list[dict[str, Any]]:
+    try:
+        lines = run.lines(name)
+    except UnicodeDecodeError as error:
+        raise _damaged(run.path / name, error) from None
+    if not all(isinstance(line, dict) and type(line.get("step")) is int for line in lines):
+        raise _damaged(run.path / name, "a line has no step")
+    return lines
 
 
 def _point(line: dict[str, Any], path: Path) -> Point:
     try:
-        step, success = line["step"], line["evaluation"]["success"]
-        if isinstance(success, bool) or not 0 <= success <= 1:
+        success, episodes = line["evaluation"]["success"], line["evaluation"]["episodes"]
+        if isinstance(success, bool) or not 0 <= success <= 1 or type(episodes) is not int:
             raise ValueError
     except (KeyError, TypeError, ValueError):
-        raise RunError(
-            f"{path / 'metrics.jsonl'} is damaged: step {line.get('step', '?')} has no success from 0 to 1"
-        ) from None
-    return Point(int(step), float(success))
+        why = f"step {line['step']} has no success from 0 to 1 of so many episodes"
+        raise _damaged(path / "metrics.jsonl", why) from None
+    return Point(line["step"], float(success))
+
+
+def _timing(run: RunDirectory) -> list[dict[str, float]]:
+    """The seconds of each line by name, and `peak_memory_bytes`."""
+    found = []
+    for line in _lines(run, "timing.jsonl"):
+        seconds = line.get("seconds")
+        figures = dict(seconds) if isinstance(seconds, dict) else {}
+        figures |= {key: line[key] for key in ("peak_memory_bytes",) if key in line}
+        for key, value in figures.items():
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise _damaged(run.path / "timing.jsonl", f"{key} of step {line['step']} is {value!r}")
+        found.append(figures)
+    return found
 
 
 def _environment(path: Path) -> dict[str, Any]:

@@ -36,6 +36,15 @@ def verdict_lines(report: Data) -> list[str]:
     return lines
 
 
+def not_alike_lines(report: Data) -> list[str]:
+    """One line for each thing that runs were made with and that differs."""
+    lines = []
+    for key, values in report["not_alike"].items():
+        shown = "; ".join(f"{value} ({', '.join(arms)})" for value, arms in values.items())
+        lines.append(f"{key}: {shown}")
+    return lines
+
+
 def heading(comparison: Data) -> str:
     """Environment, algorithm, and the learning rate where it is varied."""
     rate = f", learning rate {comparison['lr']:g}" if comparison["lr_varies"] else ""
@@ -71,14 +80,20 @@ def _verdicts(report: Data) -> list[str]:
 def _missing(report: Data) -> list[str]:
     parts = []
     if report["failed"]:
-        lines = [f"- {name}: {_cell(reason)}" for name, reason in report["failed"].items()]
+        lines = [f"- {_cell(name)}: {_cell(reason)}" for name, reason in report["failed"].items()]
         parts.append(
             "**Failed runs.** They are in no figure below: an arm whose runs break looks better than it"
             " is.\n\n" + "\n".join(lines)
         )
     if report["unfinished"]:
-        lines = [f"- {name}: {state}" for name, state in report["unfinished"].items()]
+        lines = [f"- {_cell(name)}: {state}" for name, state in report["unfinished"].items()]
         parts.append("**Unfinished runs**, in no figure below:\n\n" + "\n".join(lines))
+    if report["not_alike"]:
+        lines = [f"- {_cell(line)}" for line in not_alike_lines(report)]
+        parts.append(
+            "**The runs were not made alike.** What differs between arms, seconds above all, may come from"
+            " this and not from the weights:\n\n" + "\n".join(lines)
+        )
     return parts
 
 
@@ -195,12 +210,17 @@ def _method(report: Data) -> list[str]:
         "A bootstrap of few seeds is too narrow: on normal figures it covers 74 % at 3 seeds, 83 % at 5, 90 %"
         " at 10 (Student's: 95 %). A verdict therefore takes the lowest and the highest bound of the two, and"
         " claims a difference only if both are on the same side of zero.",
+        "Seconds a run: all training steps and the evaluations after them, mean over seeds; not the start,"
+        " the evaluation before training, checkpoints, pauses, nor what an interruption made to be trained"
+        " twice."
+        " Seconds a step: without evaluation, the median of the runs' medians. Runs at once slow each other"
+        " down. Peak memory: the largest of all seeds, of the whole process, or what torch held on the GPU.",
     ]
 
 
 def _machine(report: Data) -> list[str]:
     machine = report["machine"]
-    versions = ", ".join(f"{key} {' and '.join(found)}" for key, found in report["versions"].items())
+    versions = ", ".join(f"{key} {_cell(' and '.join(v))}" for key, v in report["versions"].items())
     commands = "\n".join(report["commands"])
     return [
         "## Made by",
@@ -212,7 +232,8 @@ def _machine(report: Data) -> list[str]:
 
 
 def _jobs(machine: Data) -> str:
-    return f", {machine['jobs']} runs at once" if machine.get("jobs") else ""
+    jobs = machine.get("jobs")
+    return f", {jobs} {'run' if jobs == 1 else 'runs'} at once" if jobs else ""
 
 
 def _episodes(report: Data) -> str:
@@ -245,7 +266,9 @@ def _number(value: float | None, form: str, unit: float = 1) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    # Names and reasons come from folders and logs: no control characters, no HTML, no new cell.
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:

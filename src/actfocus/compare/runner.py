@@ -126,7 +126,7 @@ class Runner:
             try:
                 record = self.directory.record(cell)
                 if record is None or not self.directory.is_done(cell, record):
-                    problem = "ended without its last evaluation or checkpoint"
+                    problem = f"ended without its last evaluation; {self.directory.begin_anew(cell)}"
                 else:
                     figures["final"] = record.final
             except ActfocusError as error:
@@ -200,8 +200,10 @@ def last_words(log: Path, start: int, code: int) -> str:
     """Why a process failed: its own message if it wrote one, else its last line and its exit code."""
     with log.open("rb") as file:
         file.seek(start)
-        lines = file.read().decode(errors="replace").split("\n")
-    lines = [line.strip() for line in lines if line.strip()]
+        text = file.read().decode(errors="replace")
+    # It is shown on a terminal, and anything may have written it.
+    lines = ["".join(c if c.isprintable() else " " for c in line).strip() for line in text.split("\n")]
+    lines = [line for line in lines if line]
     own = [line.removeprefix("actfocus: ") for line in lines if line.startswith("actfocus: ")]
     if own:
         return own[-1]
