@@ -10,6 +10,7 @@
 import gzip
 import json
 import math
+import platform
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_the_run_directory_is_complete(algorithm: str, finished: Finished, make_
     assert len(picture) > 5000
     environment = json.loads((run / "environment.json").read_text())
     assert {"torch", "threads", "processes", "device", "initial_weights"} <= environment.keys()
+    assert torch.cuda.is_available() or environment["device"].split()[0] == platform.machine()
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])

@@ -335,13 +335,15 @@ def _environment(processes: Processes) -> dict[str, Any]:
 
     import actfocus
 
+    # The instructions that torch uses: two processors of one architecture may round differently.
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {
         "actfocus": actfocus.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "numpy": numpy.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
         "threads": torch.get_num_threads(),
         "processes": processes.count,
     }
