@@ -49,6 +49,13 @@ def test_damage_is_named(tmp_path, evaluation):
         read_run(path)
 
 
+def test_what_a_run_went_on_with_is_a_part_of_it(tmp_path):
+    later = [{"torch": "2.14.0", "python": "3.12.0"}, {"torch": "2.15.0"}]
+    path = make_run(tmp_path / "r", settings(), [0.25], environment=ENVIRONMENT | {"resumed": later})
+    expected = {"torch": "2.13.0, then 2.14.0, then 2.15.0", "python": "3.11.7, then 3.12.0"}
+    assert read_run(path).environment == ENVIRONMENT | expected
+
+
 def test_other_damage(tmp_path):
     path = make_run(tmp_path / "r", settings(), [0.25])
     (path / "environment.json").write_text("{")

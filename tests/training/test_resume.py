@@ -310,6 +310,22 @@ def test_another_initial_model_is_refused(
     assert equal_in_equal_runs(stopped) == before
 
 
+def test_what_a_run_goes_on_with_is_kept(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stopped / "environment.json"
+    before = json.loads(path.read_text())
+    for version in ("3.11.99", "3.11.99", "3.12.0"):
+        monkeypatch.setattr("platform.python_version", lambda version=version: version)
+        resume_shortly(stopped)
+    assert json.loads(path.read_text()) == before | {"resumed": [{"python": "3.11.99"}, {"python": "3.12.0"}]}
+
+
+def resume_shortly(run: Path) -> None:
+    """Resume a run, which stops before its first step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("actfocus.training.run.Run.go", lambda self, start: {})
+        resume(run, progress=QUIET)
+
+
 def test_a_run_in_use_is_refused(stopped: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
 

@@ -243,10 +243,13 @@ def _timing(run: RunDirectory) -> list[dict[str, float]]:
 
 
 def _environment(path: Path) -> dict[str, Any]:
+    """What a run was made with; what it went on with later stands behind it."""
     try:
-        found = json.loads((path / "environment.json").read_text())
+        found: dict[str, Any] = json.loads((path / "environment.json").read_text())
+        for later in found.pop("resumed", []):
+            found |= {key: f"{found[key]}, then {value}" for key, value in later.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path / 'environment.json'} is damaged: {error}") from None
-    return found if isinstance(found, dict) else {}
+    return found

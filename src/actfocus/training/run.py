@@ -258,9 +258,14 @@ class Run:
                 f"the model {self.config.model.name} is no longer the one that {self.directory.path} was"
                 " started from: its reference is lost, so the run cannot be continued"
             )
-        changed = [key for key in found if before.get(key) != found[key]]
+        last = dict(before)
+        for later in before.get("resumed", []):
+            last |= later
+        changed = {key: found[key] for key in found if last.get(key) != found[key]}
         if changed:
             self.progress.note(f"warning: {', '.join(changed)} changed: the run goes on, with other bits")
+            before["resumed"] = [*before.get("resumed", []), changed]
+            write_whole(path, json.dumps(before, indent=2).encode())
 
 
 def evaluate_run(

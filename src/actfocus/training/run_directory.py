@@ -1,7 +1,7 @@
 """The run directory: what a run leaves behind, and how it is written so that nothing saved is ever lost.
 
 config.toml            the resolved configuration
-environment.json       versions, machine, threads; digest of the initial weights
+environment.json       versions, machine, threads, what a resume changed of them; digest of initial weights
 metrics.jsonl          one line a step; equal in runs of equal config, seed, machine and versions
 timing.jsonl           one line a step, of seconds and bytes
 episodes/              every episode of a step, token by token
