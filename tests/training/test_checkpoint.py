@@ -29,6 +29,7 @@ from actfocus.models.loading import load
 from actfocus.rollout.batch import Batch
 from actfocus.training import checkpoint as module
 from actfocus.training.checkpoint import latest_checkpoint, load_policy, load_state, save_checkpoint, verify
+from actfocus.training.run_directory import numbered
 from actfocus.training.update import Updater
 from tests.training.test_update import scored
 
@@ -283,3 +284,11 @@ def test_nothing_is_pickled() -> None:
         r"\b(pickle|cloudpickle|joblib|torch\.load|torch\.save|weights_only\s*=\s*False)\b"
     )
     assert [path for path in sources if forbidden.search(path.read_text())] == []
+
+
+def test_what_is_numbered_is_found_in_order(tmp_path: Path) -> None:
+    for name in ("step_10", "step_9", "step_²", "step_", "step_x", ".step_3.partial", "step_8.jsonl.gz"):
+        (tmp_path / name).touch()
+    assert list(numbered(tmp_path).items()) == [(9, tmp_path / "step_9"), (10, tmp_path / "step_10")]
+    assert numbered(tmp_path, ".jsonl.gz") == {8: tmp_path / "step_8.jsonl.gz"}
+    assert numbered(tmp_path / "nowhere") == {}

@@ -247,12 +247,11 @@ def _publish(
     from actfocus.compare.publish import publish
 
     records, damaged = _records(directory, grid.cells)
-    failed = damaged | dict(failed)
     report = publish(
         folder,
         records,
         commands=grid.commands,
-        failed=failed,
+        failed=damaged | dict(failed),
         missing=[cell.name for cell in grid.cells if cell.name not in records],
         jobs=grid.jobs,
         lr_varies=grid.lr_swept,

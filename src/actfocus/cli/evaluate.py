@@ -14,6 +14,7 @@ from actfocus.config import EvaluationConfig, explain
 from actfocus.errors import ConfigError, RunError
 from actfocus.report.progress import make_progress
 from actfocus.report.tables import success_table
+from actfocus.training.run_directory import numbered
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ class Eval:
 
 def check_checkpoint(run: Path, step: int | None) -> None:
     """Refuse a step that has no checkpoint, and a run that has none at all."""
-    names = [folder.name.removeprefix("step_") for folder in run.glob("checkpoints/step_*")]
-    there = sorted(int(name) for name in names if name.isdigit())
+    there = list(numbered(run / "checkpoints"))
     if not there:
         raise RunError(f"{run} has no checkpoint yet")
     if step is not None and step not in there:

@@ -20,7 +20,7 @@ from actfocus.compare.grid import Cell, refuse_other_settings
 from actfocus.compare.records import Record, read_run
 from actfocus.config import Config, differences, to_toml
 from actfocus.errors import ConfigError, RunError
-from actfocus.training.run_directory import claimed, write_whole
+from actfocus.training.run_directory import claimed, numbered, write_whole
 
 SCHEMA = 1
 """Version of `grid.json` and `report.json`."""
@@ -149,9 +149,7 @@ class CompareDirectory:
 
     def resumes_after(self, cell: Cell) -> int:
         """The step of the newest checkpoint; -1 if there is none, and the run begins anew."""
-        found = (self.run_path(cell) / "checkpoints").glob("step_*")
-        steps = [path.name.removeprefix("step_") for path in found]
-        return max((int(step) for step in steps if step.isdecimal()), default=-1)
+        return max(numbered(self.run_path(cell) / "checkpoints"), default=-1)
 
     def is_done(self, cell: Cell, record: Record | None) -> bool:
         """Whether nothing is left to do for a cell: the last evaluation and the last checkpoint are there."""

@@ -24,7 +24,7 @@ from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
 from actfocus.training.checkpoint import latest_checkpoint, load_policy, verify
 from actfocus.training.initial import load_initial, weights_digest
-from actfocus.training.run_directory import RunDirectory
+from actfocus.training.run_directory import RunDirectory, numbered
 
 EPISODES_AT_ONCE = 64
 """Episodes that are sampled side by side: as many as fit in whole groups, at least one group."""
@@ -211,12 +211,8 @@ def recorded_episodes(run: RunDirectory, step: int | None) -> tuple[list[Traject
     Raises:
         RunError: If there are none, or a file is damaged.
     """
-    files = {
-        int(number): path
-        for path in run.path.glob("episodes/step_*.jsonl.gz")
-        if (number := path.name.removeprefix("step_").removesuffix(".jsonl.gz")).isdecimal()
-    }
-    there = sorted(files)
+    files = numbered(run.path / "episodes", ".jsonl.gz")
+    there = list(files)
     if not there:
         raise RunError(f"{run.path} has no recorded episodes (save_episodes_every)")
     if step is not None and step not in files:

@@ -22,7 +22,7 @@ from actfocus.errors import RunError
 from actfocus.models.chat import Chat
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
-from actfocus.training.run_directory import fsync_folder
+from actfocus.training.run_directory import fsync_folder, numbered
 
 MANIFEST = "manifest.json"
 
@@ -134,8 +134,7 @@ def load_policy(path: Path, policy: LanguageModel) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    return list(numbered(folder).values())
 
 
 def _write_manifest(folder: Path, step: int) -> None:

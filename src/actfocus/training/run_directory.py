@@ -51,6 +51,14 @@ def write_whole(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
+def numbered(folder: Path, suffix: str = "") -> dict[int, Path]:
+    """What is named `step_N` and the suffix: N → path, in order of N."""
+    names = {
+        path.name.removeprefix("step_").removesuffix(suffix): path for path in folder.glob(f"step_*{suffix}")
+    }
+    return dict(sorted((int(name), path) for name, path in names.items() if name.isdecimal()))
+
+
 @contextmanager
 def claimed(folder: Path, doing: str) -> Iterator[None]:
     """Hold a folder's lock, which goes with the process. Raises `RunError` if another process holds it."""

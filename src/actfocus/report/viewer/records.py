@@ -3,7 +3,6 @@
 import gzip
 import json
 import math
-import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from actfocus.errors import RunError
 from actfocus.focus.roles import Role
 from actfocus.models import registry
 from actfocus.models.chat import Chat
-from actfocus.training.run_directory import RunDirectory
+from actfocus.training.run_directory import RunDirectory, numbered
 
 FIGURES = (
     "weights",
@@ -29,8 +28,6 @@ FIGURES = (
     "values",
 )
 """Figures of a token. `to_reference` is not recorded: it is old_logprobs - ref_logprobs."""
-
-_FILE = re.compile(r"step_(\d+)\.jsonl\.gz")
 
 Figure = list[float | None]
 
@@ -78,11 +75,7 @@ class Episode:
 
 def recorded_steps(run: Path, folder: str = "episodes") -> dict[int, Path]:
     """Step → file of its episodes, in order."""
-    found = {}
-    for path in (run / folder).glob("step_*.jsonl.gz"):
-        if match := _FILE.fullmatch(path.name):
-            found[int(match[1])] = path
-    return dict(sorted(found.items()))
+    return numbered(run / folder, ".jsonl.gz")
 
 
 def expected_steps(config: Config) -> set[int]:
@@ -226,8 +219,7 @@ def load_chat(run: RunDirectory, config: Config) -> Chat:
 
 
 def _tokenizer_sources(run: RunDirectory, config: Config) -> list[tuple[str, dict[str, str]]]:
-    folders = [folder for folder in run.checkpoints.glob("step_*") if folder.name[5:].isdigit()]
-    folders.sort(key=lambda folder: -int(folder.name[5:]))
+    folders = list(reversed(numbered(run.checkpoints).values()))
     sources: list[tuple[str, dict[str, str]]] = [
         (str(folder / "model"), {}) for folder in folders if (folder / "model").is_dir()
     ]
