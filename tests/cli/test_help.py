@@ -42,6 +42,7 @@ def test_every_command_has_help_with_an_example(actfocus: Call, name: str) -> No
     assert f"    actfocus {name}" in result.out or f"$(actfocus {name}" in result.out
     assert "--json" in result.out
     assert "{None}" not in result.out
+    assert "noqa" not in result.out, "a comment of the code is no help"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train", Config), ("warmstart", WarmstartConfig)])

@@ -64,8 +64,7 @@ class Compare:
     ] = ()
     """Algorithms."""
     arm: Annotated[tuple[str, ...], _several("ARM", "(default: uniform actfocus)")] = ()
-    """Token weights: uniform, actfocus, or NAME=alpha:0.3,beta:0.5,signal:energy,other_weight:1 (what is left
-    out is ActFocus's; NAME= may be left out too)."""
+    """uniform, actfocus, or [NAME=]alpha:0.3,beta:0.5,signal:energy,other_weight:1 (or as ActFocus)."""
     seeds: Annotated[tuple[int, ...], _several("INT", "(default: 0 1 2)")] = ()
     """Seeds; every arm has them all. An interval needs three."""
     alphas: Annotated[tuple[float, ...], _several("FLOAT")] = ()
@@ -75,8 +74,7 @@ class Compare:
     lr: Annotated[tuple[float, ...], _several("FLOAT", "(default: the recipe's)")] = ()
     """Learning rates of the policy; every arm is run with each."""
     config: Annotated[Path | None, optional("FILE")] = None
-    """Settings of all runs, instead of the recipes. Its [focus] and seed are not used: --arm and
-    --seeds decide."""
+    """Settings of all runs, instead of the recipes; --arm and --seeds stand for its [focus] and seed."""
     set: Annotated[tuple[str, ...], _several("KEY=VALUE")] = ()
     """Settings that override the file's in all runs, such as steps=20 evaluation.states=64."""
     jobs: Annotated[int | None, optional("INT")] = None

@@ -48,6 +48,7 @@ class Diagnose:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the passes."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="env")] = EnvConfig()  # noqa: RUF009 - frozen
+    """The game; what is left out is the game's own constant."""
     groups: int = 64
     """Start states to sample."""
     group: int = 8
