@@ -8,8 +8,9 @@ BIN := .venv/bin
 quickstart: .venv/installed
 	$(BIN)/actfocus train --config recipes/frozen-lake-grpo.toml
 
+# A file's tests share its fixtures, so they stay in one process.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

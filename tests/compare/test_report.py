@@ -205,7 +205,7 @@ def test_hostile_names_stay_words(tmp_path):
     run = read_run(make_run(tmp_path / "runs" / "short", settings(seed=9), [0.25, 0.5]))
     report_of(tmp_path, make(tmp_path, LAKE) | {name: run}, failed={f"{name} 2": "\x1b]0;x"})
     text = (tmp_path / "report.md").read_text()
-    assert "- r # title [2J\\|&lt;img src=x>: step 1 of 2" in text
+    assert "- r # title\\x1b[2J\\|&lt;img src=x>: step 1 of 2" in text
     assert "\x1b" not in text and "<img" not in text and "\n# title" not in text
 
 
@@ -236,6 +236,15 @@ def test_strata_together(tmp_path):
     student = row["final_difference"]["student"]
     assert (student["low"], student["high"]) == pytest.approx(oracle.student(each), abs=1e-9)
     assert "5 + 3 pairs" in row["verdict"]["text"]
+    assert "Of 3 comparisons without any true difference, 0.15 or" in (tmp_path / "report.md").read_text()
+
+
+def test_a_verdict_that_claims_nothing_is_no_comparison_of_many(tmp_path):
+    # One interval, of FrozenLake: two seeds of Sokoban give none, nor do both together.
+    sokoban = {arm: seeds[:2] for arm, seeds in LAKE.items()}
+    report_of(tmp_path, make(tmp_path, LAKE) | make(tmp_path, sokoban, env={"name": "sokoban"}))
+    text = (tmp_path / "report.md").read_text()
+    assert text.count("an interval needs 3") > 1 and "without any true difference" not in text
 
 
 def test_sweeps_are_found_and_drawn(tmp_path):

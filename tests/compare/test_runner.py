@@ -190,7 +190,7 @@ def test_words_of_a_failure(tmp_path):
 def test_words_of_a_failure_do_not_command_the_terminal(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("\x1b[2J\x1b]0;gone\x07 ValueError\n")
-    assert last_words(log, 0, 1) == "exit code 1: [2J ]0;gone  ValueError"
+    assert last_words(log, 0, 1) == r"exit code 1: \x1b[2J\x1b]0;gone\x07 ValueError"
 
 
 def test_a_run_whose_figures_are_lost_says_what_to_do(stand_in, directory, cells):

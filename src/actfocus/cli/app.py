@@ -21,7 +21,6 @@ from actfocus.cli.games import CheckEnv, Play
 from actfocus.cli.models import Models
 from actfocus.cli.outcome import Command, print_outcome
 from actfocus.cli.parsing import parse
-from actfocus.cli.printable import printable
 from actfocus.cli.report import Report
 from actfocus.cli.train import Train, train_defaults
 from actfocus.cli.view import View
@@ -29,6 +28,7 @@ from actfocus.cli.warmstart import Warmstart
 from actfocus.cli.webshop import Webshop
 from actfocus.config import Config, WarmstartConfig
 from actfocus.errors import ActfocusError, ConfigError, GameError, did_you_mean
+from actfocus.report.output import printable
 from actfocus.report.progress import is_first_process
 
 COMMANDS: dict[str, type[Any]] = {

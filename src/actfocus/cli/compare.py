@@ -12,9 +12,9 @@ from rich.table import Table
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Interrupted, Outcome
-from actfocus.cli.printable import printable
 from actfocus.cli.train import check_game, check_model, check_shipped
 from actfocus.errors import ActfocusError, ConfigError, RunError
+from actfocus.report.output import printable
 from actfocus.report.progress import make_progress
 from actfocus.report.tables import figures_table
 

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from actfocus.cli.evaluate import check_checkpoint
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Outcome
-from actfocus.cli.printable import printable
 from actfocus.cli.train import check_game, check_model, check_new, check_shipped, saved_config, timestamp
 from actfocus.config import Config, EnvConfig, FocusConfig, ModelConfig, explain
 from actfocus.diagnosis.request import Request
 from actfocus.errors import ConfigError, RunError
+from actfocus.report.output import printable
 from actfocus.report.progress import make_progress
 
 

@@ -1,7 +1,6 @@
 """What a command hands back, and how it is printed: for people, or as one JSON object."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from actfocus.errors import RunError
+from actfocus.report.output import jsonable
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def require_writable(out: Path, example: str) -> None:
 def print_outcome(outcome: Outcome, as_json: bool) -> None:
     """Print the result on stdout."""
     if as_json:
-        print(json.dumps(_jsonable(outcome.data), allow_nan=False))
+        print(json.dumps(jsonable(outcome.data), allow_nan=False))
         return
     console = Console(highlight=False)
     for part in outcome.show:
@@ -63,16 +63,3 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
             console.print(Text(part), soft_wrap=True)
         else:
             console.print(part)
-
-
-def _jsonable(value: Any) -> Any:
-    """The value in JSON's types. JSON has no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actfocus.cli.printable import printable
 from actfocus.envs import make_env
 from actfocus.envs.protocol import ACTION_SEPARATOR, REPLY_TAGS, TextEnv
 from actfocus.errors import ConfigError
+from actfocus.report.output import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

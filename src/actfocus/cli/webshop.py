@@ -8,8 +8,8 @@ import tyro
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Outcome
-from actfocus.cli.printable import printable
 from actfocus.errors import ConfigError
+from actfocus.report.output import printable
 from actfocus.report.tables import figures_table
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from actfocus.compare import statistics as st
 from actfocus.compare.verdict import points
+from actfocus.report.output import printable
 
 Data = Mapping[str, Any]
 
@@ -25,15 +26,16 @@ def markdown(report: Data) -> str:
 
 def verdict_lines(report: Data) -> list[str]:
     """One line a comparison: who, against whom, what may be said."""
-    lines = []
-    base = report["base"]
-    for comparison in report["comparisons"]:
-        for arm, row in comparison["against_base"].items():
-            lines.append(f"{heading(comparison)}: {arm} against {base}: {row['verdict']['text']}")
-    for family in report["together"]:
-        for arm, row in family["against_base"].items():
-            lines.append(f"{family['name']}: {arm} against {base}: {row['verdict']['text']}")
-    return lines
+    return [f"{name}: {arm} against {report['base']}: {said['text']}" for name, arm, said in _said(report)]
+
+
+def _said(report: Data) -> list[tuple[str, str, Data]]:
+    """Each comparison's name, its arm, and the verdict; those of several comparisons together come last."""
+    groups = [(heading(comparison), comparison) for comparison in report["comparisons"]]
+    groups += [(family["name"], family) for family in report["together"]]
+    return [
+        (name, arm, row["verdict"]) for name, group in groups for arm, row in group["against_base"].items()
+    ]
 
 
 def not_alike_lines(report: Data) -> list[str]:
@@ -68,11 +70,11 @@ def _verdicts(report: Data) -> list[str]:
         )
         return [f"Nothing is compared: {why}."]
     text = "Success after the last step, equal seeds as pairs:\n\n" + "\n".join(f"- {line}" for line in lines)
-    claims = len(lines)
-    if claims > 1:
+    intervals = sum(said["low"] is not None for _, _, said in _said(report))
+    if intervals > 1:
         text += (
-            f"\n\nEach interval stands for itself. Of {claims} comparisons without any true difference,"
-            f" {claims * (1 - st.CONFIDENCE):.2g} or fewer would claim one on average."
+            f"\n\nEach interval stands for itself. Of {intervals} comparisons without any true difference,"
+            f" {intervals * (1 - st.CONFIDENCE):.2g} or fewer would claim one on average."
         )
     return [text]
 
@@ -267,8 +269,7 @@ def _number(value: float | None, form: str, unit: float = 1) -> str:
 
 def _cell(text: str) -> str:
     # Names and reasons come from folders and logs: no control characters, no HTML, no new cell.
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return printable(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:

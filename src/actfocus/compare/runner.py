@@ -14,6 +14,7 @@ from actfocus.compare.child import GRACE
 from actfocus.compare.directory import CompareDirectory, is_busy
 from actfocus.compare.grid import Cell
 from actfocus.errors import ActfocusError
+from actfocus.report.output import printable
 from actfocus.report.progress import Progress
 
 POLL = 0.2
@@ -202,7 +203,7 @@ def last_words(log: Path, start: int, code: int) -> str:
         file.seek(start)
         text = file.read().decode(errors="replace")
     # It is shown on a terminal, and anything may have written it.
-    lines = ["".join(c if c.isprintable() else " " for c in line).strip() for line in text.split("\n")]
+    lines = [printable(line.strip()) for line in text.split("\n")]
     lines = [line for line in lines if line]
     own = [line.removeprefix("actfocus: ") for line in lines if line.startswith("actfocus: ")]
     if own:

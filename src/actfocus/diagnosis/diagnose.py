@@ -31,6 +31,7 @@ from actfocus.focus.bottleneck import (
     group_means,
     rank_correlation,
 )
+from actfocus.report.output import jsonable
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
 from actfocus.training.gradients import gradient_share
@@ -71,7 +72,7 @@ def diagnose(request: Request, out: Path, *, progress: Progress) -> dict[str, An
     result = _result(subject, batch, tables, correlations)
     result["signal_check"] = signal_check(subject.agent, batch, signals)
     result["gradient"] = _gradient(request, subject, batch, signals, progress)
-    result = {key: _jsonable(value) for key, value in result.items()}
+    result = {key: jsonable(value) for key, value in result.items()}
     out.mkdir(parents=True)
     title = f"{_title(subject)}: does energy follow what is at stake?"
     pictures = draw_bottleneck(tables["energy"], correlations["energy"], title, out)
@@ -176,12 +177,3 @@ def _title(subject: Subject) -> str:
     if about["kind"] == "run":
         return f"{about['run']}, step {about['step']}"
     return f"{about['model']} on {about['env']['name']}"
-
-
-def _jsonable(value: Any) -> Any:
-    """JSON has no NaN: what is not defined becomes None."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

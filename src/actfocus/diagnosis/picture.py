@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from actfocus.focus.bottleneck import GroupMeans, RankCorrelation
+from actfocus.report.output import printable
 
 _WIDTH = 110
 """Characters of a title that fit above the panels."""
@@ -48,7 +49,7 @@ def draw_bottleneck(
 
 def _drawable(title: str) -> str:
     """The title without what XML forbids, and cut in the middle to the width of the picture."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in title)
+    shown = printable(title)
     return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH // 2]}…{shown[-_WIDTH // 2 :]}"
 
 

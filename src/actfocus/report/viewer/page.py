@@ -9,6 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from actfocus.report.output import printable
+
 SCRIPTS = (
     "text.js",
     "data.js",
@@ -65,7 +67,7 @@ def render_page(data: dict[str, Any], *, live: int = 0) -> str:
     """
     parts = {
         "policy": html.escape(policy(script(), style(), live=bool(live)), quote=True),
-        "title": html.escape(_plain(data["run"]["name"])),
+        "title": html.escape(printable(data["run"]["name"])),
         "style": style(),
         "data": embed(data | {"live": live}),
         "script": script(),
@@ -78,10 +80,6 @@ def embed(data: Any) -> str:
     """JSON that may stand in a script element: no character in it can end the element or a line."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _hash(text: str) -> str:
