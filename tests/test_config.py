@@ -82,6 +82,11 @@ def test_defaults_are_the_papers() -> None:
 def test_derived_figures() -> None:
     assert Config().kept_groups == 2
     assert Config.model_validate({"rollout": {"prompts": 1, "keep": 0.1}}).kept_groups == 1
+    assert Config.model_validate({"steps": 10}).due(4) == {4, 8, 10}
+    assert Config.model_validate({"steps": 8}).due(4) == {4, 8}
+    assert Config.model_validate({"steps": 3}).due(4) == {3}
+    assert Config.model_validate({"steps": 3}).due(0) == set()
+    assert Config.model_validate({"steps": 0}).due(4) == set()
     assert Config().needs_reference
     uniform = {"focus": {"alpha": 1.0, "beta": 0.0}}
     assert not Config.model_validate(uniform).needs_reference

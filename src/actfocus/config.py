@@ -239,6 +239,10 @@ class Config(_Section):
         """Groups that one step trains on: the share that `rollout.keep` names, at least one."""
         return max(1, round(self.rollout.keep * self.rollout.prompts))
 
+    def due(self, every: int) -> set[int]:
+        """The steps of what is done every so many steps and with the last one; none if `every` is 0."""
+        return {*range(every, self.steps + 1, every), self.steps} - {0} if every else set()
+
     @property
     def needs_reference(self) -> bool:
         """Whether any part of the loss reads the frozen reference."""

@@ -199,8 +199,7 @@ def arms_of(groups: Sequence[Group]) -> list[Arm]:
 
 def evaluation_steps(config: Config) -> list[int]:
     """The steps after which a run is evaluated; 0 is before training."""
-    every = config.evaluation.every
-    return sorted({0, config.steps, *range(every, config.steps + 1, every)})
+    return sorted({0} | config.due(config.evaluation.every))
 
 
 def _damaged(path: Path, why: object) -> RunError:

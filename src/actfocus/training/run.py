@@ -184,11 +184,10 @@ class Run:
             self.loop.run(step)
         except NonFiniteError as error:
             raise self._give_up(step, f"stopped before the update: {error}") from error
-        is_last = number == config.steps
-        is_saved = is_last or number % config.checkpoint_every == 0
+        is_saved = number in config.due(config.checkpoint_every)
         metrics = dict(step.metrics)
         try:
-            if is_last or number % config.evaluation.every == 0:
+            if number in config.due(config.evaluation.every):
                 with step.watch("evaluation"):
                     metrics |= self._evaluate()
             if is_saved:
@@ -198,8 +197,7 @@ class Run:
             raise self._give_up(step, f"is not kept, its update broke the model: {error}") from error
         if not self.processes.is_main:
             return
-        every = config.save_episodes_every
-        if every and (is_last or number % every == 0):
+        if number in config.due(config.save_episodes_every):
             self.directory.write_episodes("episodes", number, step.records())
         seconds = time.perf_counter() - began
         self._record(number, metrics, step.watch.seconds | {"step": seconds})

@@ -10,7 +10,6 @@ from actfocus.report.viewer.data import Vocabulary, pack_step, run_facts
 from actfocus.report.viewer.records import (
     DamagedFile,
     Episode,
-    expected_steps,
     load_chat,
     read_episodes,
     recorded_steps,
@@ -103,7 +102,7 @@ class Follower:
         """Raises `RunError` if there is no run, what is asked for never comes, or it has no tokenizer."""
         self._run = RunDirectory.open(path)
         self._config = self._run.config()
-        steps = expected_steps(self._config) | set(recorded_steps(path))
+        steps = self._config.due(self._config.save_episodes_every) | set(recorded_steps(path))
         if not steps or step not in (None, *steps):
             require_episodes(path, self._config, step)
         self._path, self._only, self._note = path, step, note

@@ -78,12 +78,6 @@ def recorded_steps(run: Path, folder: str = "episodes") -> dict[int, Path]:
     return numbered(run / folder, ".jsonl.gz")
 
 
-def expected_steps(config: Config) -> set[int]:
-    """The steps whose episodes a run records, sooner or later."""
-    every, last = config.save_episodes_every, config.steps
-    return {*range(every, last + 1, every), last} if every and last else set()
-
-
 def require_episodes(run: Path, config: Config, step: int | None = None) -> dict[int, Path]:
     """The recorded steps, or only `step`.
 
@@ -98,7 +92,7 @@ def require_episodes(run: Path, config: Config, step: int | None = None) -> dict
         elif config.steps == 0:
             why = "with steps = 0 it trained no step: train with --steps 10"
         else:
-            first = min(expected_steps(config))
+            first = min(config.due(every))
             why = f"its save_episodes_every is {every}, so the first come with step {first}"
         raise RunError(f"{run} has no recorded episodes: {why}")
     if step is None:
@@ -242,7 +236,6 @@ __all__ = [
     "FIGURES",
     "DamagedFile",
     "Episode",
-    "expected_steps",
     "load_chat",
     "read_episode",
     "read_episodes",
