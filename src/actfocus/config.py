@@ -273,6 +273,8 @@ class WarmstartConfig(_Section):
     """Weight of action tokens in the loss: they are few, in imitation as in reinforcement."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Episodes per update."""
+    micro_batch: Annotated[int, Field(ge=1)] = 16
+    """Episodes per forward pass: a matter of memory, never of the result."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Peak learning rate: a short linear warm-up, then a cosine down to 0."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

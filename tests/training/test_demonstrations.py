@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from actfocus.config import EnvConfig, ModelConfig, WarmstartConfig
 from actfocus.envs import EVALUATION_SEEDS, make_env, parse_reply
@@ -171,3 +172,20 @@ def test_a_few_updates_lower_the_loss(model_folder: object) -> None:
     losses = imitate(policy, chat, config, SilentProgress())
     assert len(losses) == 8
     assert sum(losses[-2:]) < 0.9 * sum(losses[:2])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_micro_batches_do_not_change_the_update(model_folder: object, size: int) -> None:
+    def gradient(micro_batch: int) -> tuple[torch.Tensor, list[float]]:
+        policy, chat = load(ModelConfig(name=str(model_folder)))
+        config = lessons(
+            str(model_folder), episodes=8, micro_batch=micro_batch, context_weight=0.3, action_weight=4.0
+        )
+        losses = imitate(policy, chat, config, SilentProgress())
+        return torch.cat(
+            [each.grad.flatten() for each in policy.parameters() if each.grad is not None]
+        ), losses
+
+    (whole, loss), (parts, same) = gradient(8), gradient(size)
+    assert same == pytest.approx(loss, rel=1e-6)
+    assert (parts - whole).norm() < 1e-5 * whole.norm()

@@ -1,6 +1,6 @@
 """Warm start: supervised training on demonstrations, so that there is something to reinforce.
 
-Legend: B trajectories, T tokens.
+Legend: B trajectories, T tokens; b and t those of a micro-batch, N its chosen tokens.
 """
 
 import hashlib
@@ -123,18 +123,25 @@ def _update(
     if config.context_weight > 0:
         chosen_BT = torch.arange(chosen_BT.shape[1], device=model.device) < batch.lengths_B[:, None]
         chosen_BT[:, 0] = False  # nothing predicts the first token
-    losses_N = -model.token_scores(batch.ids_BT, chosen_BT).logprobs
-    is_reply_N = batch.sampled_BT[chosen_BT]
-    weights_N = torch.where(is_reply_N, 1.0, config.context_weight)
-    weights_N[batch.roles_BT[chosen_BT] == Role.ACTION] = config.action_weight
-    loss = (weights_N * losses_N).sum() / weights_N.sum()
-    if not loss.isfinite():
-        raise NonFiniteError("the warm start's loss is not finite: lower --lr")
+    weights_BT = torch.where(batch.sampled_BT, 1.0, config.context_weight)
+    weights_BT[batch.roles_BT == Role.ACTION] = config.action_weight
+    weight = weights_BT[chosen_BT].sum()
+    said = 0.0
     optimizer.zero_grad()
-    loss.backward()
+    # Neighbours are of alike length already: see `_batches`.
+    for rows in torch.arange(len(batch)).split(config.micro_batch):
+        part = batch.rows(rows.tolist())
+        chosen_bt = chosen_BT[rows, : part.ids_BT.shape[1]]
+        losses_N = -model.token_scores(part.ids_BT, chosen_bt).logprobs
+        weights_N = weights_BT[rows, : part.ids_BT.shape[1]][chosen_bt]
+        loss = (weights_N * losses_N).sum() / weight
+        if not loss.isfinite():
+            raise NonFiniteError("the warm start's loss is not finite: lower --lr")
+        loss.backward()
+        said += float(losses_N[part.sampled_BT[chosen_bt]].detach().sum())
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
-    return float(losses_N[is_reply_N].detach().mean())
+    return said / int(batch.sampled_BT.sum())
 
 
 def _course(step: int, total: int) -> float:
