@@ -1,6 +1,6 @@
 """Train the shipped `tiny` on FrozenLake with TRL's GRPO and ActFocus: on a CPU, in a few minutes.
 
-    pip install 'actfocus[trl]'
+    pip install -e '.[trl]'
     python examples/trl_grpo.py
 
 Prints the success rate before and after, on start states that training never sees. With `--alpha 1 --beta 0`

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ActFocus with PPO on FrozenLake, by verl, on one machine with GPUs. We have run it on a CPU alone: docs/verl.md.
 #
-#     pip install 'actfocus[verl]' 'verl[vllm]==0.9.1'     # a virtual environment of its own
+#     pip install -e '.[verl]' 'verl[vllm]==0.9.1'     # in a checkout; a virtual environment of its own
 #     bash examples/verl_ppo.sh                            # or, say: GPUS=4 MODEL=… bash examples/verl_ppo.sh
 #
 # Without the two lines of actfocus.* this is plain PPO: `python -m verl.trainer.main_ppo` with the same settings.
