@@ -23,7 +23,8 @@ def test_what_is_left_is_counted(directory, cells):
     make_run(directory.run_path(cells[0]), cells[0].config, [0.1, 0.2, 0.3], seconds=SECONDS)
     begun = make_run(directory.run_path(cells[1]), cells[1].config, [0.1, 0.2], seconds=SECONDS)
     (begun / "checkpoints" / "step_1").mkdir(parents=True)
-    found = cost(directory, cells, jobs=2)
+    records = {cell.name: read_run(directory.run_path(cell), cell.arm) for cell in cells[:2]}
+    found = cost(directory, cells, records, jobs=2)
     assert {key: found[key] for key in ("runs", "done", "to_resume", "to_start", "steps_left")} == {
         "runs": 4, "done": 1, "to_resume": 1, "to_start": 2, "steps_left": 5,
     }  # fmt: skip
@@ -34,21 +35,29 @@ def test_what_is_left_is_counted(directory, cells):
     assert found["seconds_from"] == ["this directory's runs"] and not found["seconds_unknown_for"]
     # A run goes on from its checkpoint, not from its last line.
     (begun / "checkpoints" / "step_1").rmdir()
-    anew = cost(directory, cells, jobs=2)
+    anew = cost(directory, cells, records, jobs=2)
     assert (anew["to_resume"], anew["steps_left"]) == (1, 6)
     assert anew["seconds_of_processes"] == pytest.approx(3 * (START_SECONDS + 7))
 
 
+def test_a_damaged_run_is_one_to_start(directory, cells):
+    broken = make_run(directory.run_path(cells[0]), cells[0].config, [0.1, 0.2, 0.3])
+    (broken / "metrics.jsonl").write_text("{\n")
+    assert cost(directory, cells, {}, jobs=2)["to_start"] == 4
+
+
 def test_what_is_not_known_is_said(cells, tmp_path):
-    found = cost(None, cells, jobs=2)
+    found = cost(None, cells, {}, jobs=2)
     assert found["seconds"] is None and found["seconds_unknown_for"] == ["frozen-lake, grpo"]
-    declared = cost(None, cells, jobs=1, step_seconds=5)
+    declared = cost(None, cells, {}, jobs=1, step_seconds=5)
     assert declared["seconds"] == pytest.approx(4 * (START_SECONDS + 10))
     assert declared["seconds_from"] == ["--step-seconds"]
     other = read_run(make_run(tmp_path / "other", settings(), [0.1, 0.2, 0.3]))
-    assert cost(None, cells, jobs=1, others=[other])["seconds"] is None  # its settings cost something else
+    assert (
+        cost(None, cells, {}, jobs=1, others=[other])["seconds"] is None
+    )  # its settings cost something else
     same = read_run(make_run(tmp_path / "same", cells[0].config, [0.1, 0.2, 0.3], seconds=SECONDS))
-    assert cost(None, cells, jobs=1, others=[same])["seconds_from"] == ["the runs of --timing"]
+    assert cost(None, cells, {}, jobs=1, others=[same])["seconds_from"] == ["the runs of --timing"]
 
 
 @pytest.mark.parametrize(("after", "left"), [(-1, 4), (0, 3), (4, 2), (5, 2), (8, 1), (10, 0)])

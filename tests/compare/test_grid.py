@@ -84,6 +84,8 @@ def test_a_file_of_ones_own(tmp_path):
         ({"changes": ["steps=true"]}, "steps"),
         ({"changes": ["seed=1"]}, "use --seeds"),
         ({"changes": ["focus.alpha=1"]}, "use --arm"),
+        ({"changes": ["algorithm=1"]}, "--set algorithm: that is a section"),
+        ({"changes": ["env=frozen-lake"]}, "--set env: that is a section"),
         ({"changes": ["env.name=sudoku"]}, "use --env"),
         ({"changes": ["env.clues=5"]}, "clues belongs to sudoku"),
         ({"config": Path("missing.toml")}, "missing.toml"),
@@ -93,6 +95,23 @@ def test_wrong_grids(options, said):
     with pytest.raises(ConfigError) as error:
         cells(**options)
     assert said in str(error.value)
+
+
+def test_learning_rates_that_look_alike_have_two_names():
+    names = [cell.name for cell in cells(algorithms=["grpo"], lrs=[1e-4, 1.0000001e-4])]
+    assert len(set(names)) == len(names)
+
+
+def test_a_grid_of_another_version_is_refused(tmp_path):
+    directory = CompareDirectory(tmp_path)
+    grid = cells(algorithms=["grpo"])
+    directory.save(Grid(grid, [], False, None))
+    assert directory.load().cells == grid
+    text = directory.grid.read_text()
+    assert '"schema": 1' in text
+    directory.grid.write_text(text.replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(RunError, match="it has schema 2, and this version reads 1"):
+        directory.load()
 
 
 def test_a_directory_is_extended_and_refuses_other_settings(tmp_path):

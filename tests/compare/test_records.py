@@ -50,9 +50,10 @@ def test_damage_is_named(tmp_path, evaluation):
 
 
 def test_what_a_run_went_on_with_is_a_part_of_it(tmp_path):
-    later = [{"torch": "2.14.0", "python": "3.12.0"}, {"torch": "2.15.0"}]
+    later = [{"torch": "2.14.0", "python": "3.12.0"}, {"torch": "2.15.0", "numpy": "2.4"}]
     path = make_run(tmp_path / "r", settings(), [0.25], environment=ENVIRONMENT | {"resumed": later})
     expected = {"torch": "2.13.0, then 2.14.0, then 2.15.0", "python": "3.11.7, then 3.12.0"}
+    expected["numpy"] = "unknown, then 2.4"  # a version that began to record it
     assert read_run(path).environment == ENVIRONMENT | expected
 
 

@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from actfocus.compare import statistics
+from actfocus.compare.arms import canonical, label
 from actfocus.compare.publish import publish
 from actfocus.compare.records import read_run
 from actfocus.compare.sweeps import find_sweeps
@@ -259,6 +260,24 @@ def test_sweeps_are_found_and_drawn(tmp_path):
     assert {"sweep_alpha", "sweep_beta"} <= set(report["pictures"])
     # Equal runs: every pair differs by nothing, which is no proof of equality.
     assert "no verdict" in report["comparisons"][0]["against_base"]["alpha0"]["verdict"]["text"]
+
+
+def test_a_sweep_of_alpha_goes_through_the_other_weight_that_it_holds():
+    held = [FocusConfig(alpha=a, other_weight=1.0) for a in (0.1, 0.5)]
+    arms = {label(focus): {"focus": canonical(focus).model_dump()} for focus in [*held, FocusConfig(alpha=1)]}
+    (sweep,) = find_sweeps(arms, "alpha")
+    assert sweep.arms == {0.1: "other1", 0.5: "alpha0.5-other1", 1: "alpha1"}
+    assert sweep.held == "β = 0.5, other weight 1"
+
+
+def test_a_run_without_times_is_in_no_mean_of_seconds(tmp_path):
+    records = make(tmp_path, LAKE)
+    records = {
+        name: replace(run, seconds=0.0, step_seconds=None) if name.endswith("-0") else run
+        for name, run in records.items()
+    }
+    (comparison,) = report_of(tmp_path, records)["comparisons"]
+    assert comparison["arms"]["uniform"]["seconds_per_run"] == 6.0
 
 
 def test_learning_rates(tmp_path):

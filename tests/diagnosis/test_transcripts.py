@@ -75,6 +75,7 @@ BAD = [
     (with_call(function={"name": ""}), "function.name"),
     (with_call(function={"arguments": "{"}), "a string that is not JSON"),
     (with_call(function={"arguments": f'{{"a": {"1" * 5000}}}'}), "5000 digits"),
+    (with_call(function={"arguments": '{"a": "\\ud800"}'}), "surrogate"),
     (with_call(function={"arguments": "[1]"}), "arguments must be an object"),
     (with_call(function={"arguments": [1]}), "arguments must be an object"),
     (with_call(function={"arguments": '{"a": 1, "a": 2}'}), "'a' stands twice"),

@@ -84,6 +84,23 @@ def test_tokens_without_a_signal_are_counted_and_their_scope_is_left_out(tmp_pat
     assert len(found["step"]["notes"]) == 2
 
 
+def test_equal_returns_are_equal_in_whatever_order_they_were_summed(tmp_path: Path) -> None:
+    records = planted()
+    for record in records:
+        group, member = record["start"]["group"], record["start"]["member"]
+        odd = [0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1]  # differ in the last bit
+        record["return"] = odd[member % 2] if group < 6 else float(group * (member % 2))
+    assert "of all groups 6 without" in scopes(make(tmp_path / "r", {4: records}))["step"]["verdict"]["text"]
+
+
+def test_where_action_tokens_lack_their_energy_the_page_says_so(tmp_path: Path) -> None:
+    records = planted()
+    for record in records:
+        pairs = zip(record["signal"], record["roles"], strict=True)
+        record["signal"] = [math.nan if role == 2 else value for value, role in pairs]
+    assert "and it is missing at some of them" in page(make(tmp_path / "r", {4: records}))
+
+
 def test_another_signal_gets_no_verdict(tmp_path: Path) -> None:
     run = make(tmp_path / "r", {4: planted()}, focus={"signal": "entropy"})
     assert scopes(run)["step"]["verdict"] is None
@@ -134,6 +151,14 @@ def test_each_rule_finds_its_trajectory() -> None:
             ("Faulty replies", 8),
             ("Strongest pull", 9),
         ]
+
+
+def test_equal_returns_leave_the_choice_to_the_length() -> None:
+    one, other = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
+    assert one != other
+    long, short = episode(0, max(one, other), True, replies=3), episode(1, min(one, other), True)
+    (best, _) = choose([read_episode(long), read_episode(short)])
+    assert (best.rule.title, best.episode.member) == ("Best success", 1)
 
 
 def test_the_rest_fills_up_and_none_comes_twice() -> None:

@@ -201,6 +201,14 @@ def test_the_first_groups_that_vary(small, small_episodes):
     assert found == alone and found.groups == 2
 
 
+def test_what_stands_at_context_is_not_read(small, small_episodes):
+    advantages_BT = grpo(small_episodes).clone()
+    advantages_BT[small_episodes.groups_B == 0] = 0  # a group that has nothing to say
+    expected = measured(small, small_episodes, advantages_BT=advantages_BT)
+    advantages_BT[~small_episodes.sampled_BT] = math.nan
+    assert measured(small, small_episodes, advantages_BT=advantages_BT) == expected
+
+
 def test_without_varying_groups_there_is_nothing_to_say(small):
     batch = small_batch(groups=2)
     assert measured(small, batch) is None

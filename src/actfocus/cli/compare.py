@@ -181,7 +181,9 @@ class Compare:
         records, _ = _records(directory, cells)
         left = [c for c in cells if directory is None or not directory.is_done(c, records.get(c.name))]
         jobs, memory = self._jobs(records, left)
-        figures = cost(directory, cells, jobs=jobs, others=others, step_seconds=self.step_seconds) | memory
+        figures = (
+            cost(directory, cells, records, jobs=jobs, others=others, step_seconds=self.step_seconds) | memory
+        )
         lines = [f"{cell.name}" for cell in cells] if len(cells) <= 24 else []
         return Outcome(
             {"plan": figures, "cells": [cell.name for cell in cells], "command": self._command()},

@@ -46,14 +46,14 @@ def label(focus: FocusConfig) -> str:
     for name, known in SHIPPED.items():
         if focus == known:
             return name
-    parts = [f"alpha{_exact(focus.alpha)}"] if focus.alpha != ACTFOCUS.alpha else []
-    parts += [f"beta{_exact(focus.beta)}"] if focus.beta != ACTFOCUS.beta else []
+    parts = [f"alpha{exact(focus.alpha)}"] if focus.alpha != ACTFOCUS.alpha else []
+    parts += [f"beta{exact(focus.beta)}"] if focus.beta != ACTFOCUS.beta else []
     parts += [focus.signal] if focus.signal != ACTFOCUS.signal else []
-    parts += [f"other{_exact(focus.other_weight)}"] if focus.other_weight is not None else []
+    parts += [f"other{exact(focus.other_weight)}"] if focus.other_weight is not None else []
     return "-".join(parts)
 
 
-def _exact(value: float) -> str:
+def exact(value: float) -> str:
     """As short as it can be: two values never have one name."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)

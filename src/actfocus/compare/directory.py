@@ -70,6 +70,8 @@ class CompareDirectory:
         """The grid that is here; raises `RunError`."""
         try:
             data = json.loads(self.grid.read_text(encoding="utf-8"))
+            if data["schema"] != SCHEMA:
+                raise ValueError(f"it has schema {data['schema']}, and this version reads {SCHEMA}")
             cells = [_parse_cell(cell) for cell in data["cells"]]
             return Grid(cells, list(map(str, data["commands"])), bool(data["lr_swept"]), data.get("jobs"))
         except FileNotFoundError:
@@ -85,6 +87,7 @@ class CompareDirectory:
 
         Raises:
             ConfigError: If the new cells do not compare with those that are here.
+            RunError: If the folder holds something else, or its grid is damaged.
         """
         old = self.load().cells if self.exists else []
         if not self.exists and self.path.exists() and {path.name for path in self.path.iterdir()} - _OWN:

@@ -1,7 +1,7 @@
 """What a grid costs, before it is run: runs, steps, seconds, memory, and what of it is not known."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -61,6 +61,7 @@ def evaluations_left(config: Config, after: int) -> int:
 def cost(
     directory: CompareDirectory | None,
     cells: Sequence[Cell],
+    records: Mapping[str, Record],
     *,
     jobs: int,
     others: Sequence[Record] = (),
@@ -71,16 +72,15 @@ def cost(
     Args:
         directory: Where the cells run; None if that is not decided.
         cells: The grid.
+        records: What is done of them, by the cells' names.
         jobs: Processes at once.
         others: Runs from elsewhere whose seconds may be used.
         step_seconds: A declared figure for steps that no run tells of, its share of evaluation included.
     """
-    records = {cell.name: directory.record(cell) if directory else None for cell in cells}
-    known = [record for record in records.values() if record is not None]
     state = {"done": 0, "to_resume": 0, "to_start": 0}
     steps, seconds, sources, unknown = 0, [], set(), []
     for cell in cells:
-        record = records[cell.name]
+        record = records.get(cell.name)
         if directory is not None and directory.is_done(cell, record):
             state["done"] += 1
             continue
@@ -88,7 +88,7 @@ def cost(
         after = directory.resumes_after(cell) if directory and record else -1
         left = cell.config.steps - max(0, after)
         steps += left
-        figures, source = measured(known, cell.config), "this directory's runs"
+        figures, source = measured(list(records.values()), cell.config), "this directory's runs"
         if figures is None:
             figures, source = measured(others, cell.config), "the runs of --timing"
         if figures is None and step_seconds is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from actfocus.compare.arms import Arm
+from actfocus.compare.arms import Arm, exact
 from actfocus.config import Config, differences, dotted_keys, explain, known_env, load_toml, nearest_key
 from actfocus.errors import ConfigError
 
@@ -83,7 +83,7 @@ def make_cells(
         whole = _merged(tree, {"seed": seed, "focus": arm.focus.model_dump()})
         if lr is not None:
             whole = _merged(whole, {"optimizer": {"lr": lr}})
-        words = [_slug(key[0]), key[1], *([] if lr is None else [f"lr{lr:g}"]), arm.name, str(seed)]
+        words = [_slug(key[0]), key[1], *([] if lr is None else [f"lr{exact(lr)}"]), arm.name, str(seed)]
         cells.append(Cell("-".join(words), arm.name, _validated(whole, source)))
     names = [cell.name for cell in cells]
     for name in names:
@@ -126,6 +126,8 @@ def parse_changes(words: Sequence[str], *, swept: bool) -> dict[str, Any]:
         option = _OTHER_OPTION.get(key) or _OTHER_OPTION.get(key.partition(".")[0])
         if option:
             raise ConfigError(f"--set {key}: a comparison varies it: use {option}")
+        if any(other.startswith(f"{key}.") for other in known):
+            raise ConfigError(f"--set {key}: that is a section: name one of its settings, as in env.turns=3")
         if swept and key == "optimizer.lr":
             raise ConfigError("--set optimizer.lr does not go with --lr: give one of them")
         value: Any = _value(text)

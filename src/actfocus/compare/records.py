@@ -246,7 +246,7 @@ def _environment(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((path / "environment.json").read_text())
         for later in found.pop("resumed", []):
-            found |= {key: f"{found[key]}, then {value}" for key, value in later.items()}
+            found |= {key: f"{found.get(key, 'unknown')}, then {value}" for key, value in later.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

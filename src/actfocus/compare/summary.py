@@ -65,6 +65,7 @@ def _arm(group: Group, name: str) -> dict[str, Any]:
     runs = list(seeds.values())
     before = [run.before for run in runs if run.before is not None]
     steps = [run.step_seconds for run in runs if run.step_seconds is not None]
+    whole = [run.seconds for run in runs if run.step_seconds is not None]
     peaks = [run.peak_memory for run in runs if run.peak_memory]
     return {
         "focus": group.arms[name].model_dump(),
@@ -72,7 +73,7 @@ def _arm(group: Group, name: str) -> dict[str, Any]:
         "before": fmean(before) if before else None,
         **estimates([group], name),
         "each": {measure: [get(run) for run in runs] for measure, get in MEASURES.items()},
-        "seconds_per_run": fmean(run.seconds for run in runs) if steps else None,
+        "seconds_per_run": fmean(whole) if whole else None,
         "seconds_per_step": median(steps) if steps else None,
         "peak_memory_bytes": max(peaks, default=None),
     }

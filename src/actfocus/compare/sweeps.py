@@ -32,8 +32,11 @@ def find_sweeps(arms: Mapping[str, Any], key: str) -> list[Sweep]:
         members: dict[tuple[float, float | None], dict[float, str]] = {}
         for name, focus in focuses.items():
             if focus["beta"] == 0 or focus["signal"] == signal:
-                held = (focus[other], focus["other_weight"])
-                members.setdefault(held, {})[focus[key]] = name
+                weights = {focus["other_weight"]}
+                if key == "alpha" and focus["other_weight"] is None:
+                    weights.add(focus["alpha"])  # where alpha comes by the weight that is held, both are one
+                for weight in weights:
+                    members.setdefault((focus[other], weight), {})[focus[key]] = name
         for (value, weight), named in members.items():
             if len(named) >= FEWEST_VALUES:
                 text = f"{SYMBOLS[other]} = {value:g}"

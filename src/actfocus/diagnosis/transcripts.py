@@ -135,11 +135,14 @@ class _Line:
             self._fail(f"not valid JSON in UTF-8: {error}")
         if not isinstance(record, dict):
             self._fail(f"the line must be a JSON object, got {_short(record)}")
+        self._whole_characters(record)
+        return record
+
+    def _whole_characters(self, value: Any) -> None:
         try:
-            json.dumps(record, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             self._fail("a string holds half of a surrogate pair, which is no character")
-        return record
 
     def _message(self, message: Any, where: str) -> Message:
         if not isinstance(message, dict):
@@ -186,6 +189,7 @@ class _Line:
                 arguments = json.loads(written, parse_constant=self._constant, object_pairs_hook=self._object)
             except (ValueError, RecursionError) as error:
                 self._fail(f"{where}.function.arguments is a string that is not JSON: {error}")
+            self._whole_characters(arguments)
         if not isinstance(arguments, dict):
             self._fail(f"{where}.function.arguments must be an object, got {_short(arguments)}")
         return ToolCall(name, arguments, written, call.get("id"))

@@ -126,7 +126,7 @@ def gradient_share(
         NonFiniteError: If a gradient is not finite.
         ValueError: If the weights differ among reasoning tokens, or among those of neither span.
     """
-    advantages_BT = advantages_BT * batch.sampled_BT
+    advantages_BT = advantages_BT.masked_fill(~batch.sampled_BT, 0)
     used = [rows for rows in _rows_of_groups(batch) if advantages_BT[rows].any()][:most_groups]
     if len(used) < 2:
         return None

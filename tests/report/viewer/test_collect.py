@@ -121,6 +121,15 @@ def test_following_gives_what_is_new(tmp_path, notes) -> None:
     assert news["pieces"] == []
 
 
+def test_a_file_without_a_usable_line_is_said_once(tmp_path, notes) -> None:
+    run = write_run(tmp_path / "r", {1: small_step(1)})
+    (run / "episodes" / "step_2.jsonl.gz").write_bytes(gzip.compress(b"{}\n[3]\n"))
+    follower = Follower(run, note=notes.append)
+    for _ in range(3):
+        assert [packed["step"] for packed in follower.data()["steps"]] == [1]
+    assert follower.data()["notes"] == notes and len(notes) == 2
+
+
 def test_following_a_run_that_goes_away_keeps_what_was_read(tmp_path, notes) -> None:
     run = write_run(tmp_path / "r", {1: small_step(1)})
     # Listed, but gone when it is looked at.

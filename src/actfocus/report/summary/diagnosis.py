@@ -67,7 +67,8 @@ def _correlate(found: dict[str, Any], episodes: Sequence[Episode], signal: str) 
     if signal == "energy":
         # Runs of before 2026-11-25 without a KL term have 0 where the reference was not asked.
         unknown_BT |= (signal_BT == 0) & (roles_BT != Role.CONTEXT)
-    returns_B = torch.tensor([episode.total_return for episode in episodes], dtype=torch.float64)
+    # In single precision, as in training: sums of the same rewards in another order are equal returns.
+    returns_B = torch.tensor([episode.total_return for episode in episodes], dtype=torch.float32)
     numbers = {group: place for place, group in enumerate(sorted({e.group for e in episodes}))}
     groups_B = torch.tensor([numbers[episode.group] for episode in episodes])
     tables = group_means(signal_BT, roles_BT, returns_B, groups_B)

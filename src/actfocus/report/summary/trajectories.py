@@ -12,6 +12,8 @@ from actfocus.report.viewer.records import Episode, load_chat
 from actfocus.report.viewer.text import Reader
 
 MOST = 5
+_DECIMALS = 9
+"""Of a return: what is behind them is noise of its sum."""
 MOST_BYTES = 1_000_000
 """Of packed tokens: the page is to stay below 2 MB."""
 
@@ -116,7 +118,8 @@ def _facts(chosen: Chosen) -> dict[str, Any]:
 
 
 def _total(episode: Episode, unknown: float = -math.inf) -> float:
-    return unknown if episode.total_return is None else episode.total_return
+    """The return, so that sums of the same rewards in another order are equal."""
+    return unknown if episode.total_return is None else round(episode.total_return, _DECIMALS)
 
 
 def _place(episode: Episode) -> tuple[int, int]:
@@ -135,7 +138,9 @@ def _typical(left: Sequence[Episode], *, success: bool) -> Episode | None:
         return None
     middle = statistics.median(map(_total, those))
     length = statistics.median(episode.sampled for episode in those)
-    return min(those, key=lambda e: (abs(_total(e) - middle), abs(e.sampled - length), *_place(e)))
+    return min(
+        those, key=lambda e: (round(abs(_total(e) - middle), _DECIMALS), abs(e.sampled - length), *_place(e))
+    )
 
 
 def _faulty(left: Sequence[Episode]) -> Episode | None:

@@ -138,11 +138,12 @@ class Follower:
                 episodes, notes = read_episodes(file)
             except DamagedFile as error:
                 episodes, notes = [], [str(error)]
-                self._damaged[number] = stamp
             for problem in notes:
                 self._note(problem)
             self._notes += notes
-            if episodes:
+            if not episodes:
+                self._damaged[number] = stamp
+            else:
                 chosen = choose(episodes, self._share)
                 packed = pack_step(number, chosen, len(episodes), self._reader, self._vocabulary)
                 self._steps[number] = packed

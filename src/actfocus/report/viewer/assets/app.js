@@ -112,6 +112,7 @@ function drawFacts() {
 }
 
 function moveEpisode(by) {
+  if (state.at < 0) return; // a live run before its first step
   const found = matching();
   const next = found[found.indexOf(state.number) + by];
   if (next === undefined) return;
@@ -301,8 +302,9 @@ function takeNews({ pieces, steps, notes }) {
   const first = state.data.steps.length === 0;
   state.data.pieces.push(...pieces);
   state.data.steps.push(...steps);
+  const had = Object.keys(state.ranges).join();
   state.ranges = mergeRanges(state.data.steps);
-  drawColourings();
+  if (first || Object.keys(state.ranges).join() !== had) drawColourings(); // else the keyboard's focus would go
   notice("waiting");
   if (first) return showStep(0);
   drawStepControls();
@@ -313,7 +315,8 @@ function takeNews({ pieces, steps, notes }) {
 }
 
 function showNotes(notes) {
-  notes.forEach((note, place) => notice(`note-${place}`, `⚠ ${visible(note)}`));
+  // Those that stand there stay: a screen reader speaks what is put there anew.
+  notes.forEach((note, place) => byId(`note-${place}`) ?? notice(`note-${place}`, `⚠ ${visible(note)}`));
 }
 
 // The beginning. ------------------------------------------------------------------------------------------
