@@ -11,3 +11,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The hooks must stand before the first import of what they watch, so nothing above imports actfocus.
 jaxtyping.install_import_hook("actfocus.focus", "beartype.beartype")
 jaxtyping.install_import_hook("actfocus.algorithms", "beartype.beartype")
+jaxtyping.install_import_hook("actfocus.training.gradients", "beartype.beartype")

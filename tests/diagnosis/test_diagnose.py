@@ -204,9 +204,19 @@ def test_damaged_and_missing_records(finished, tmp_path):
         recorded_episodes(RunDirectory.open(run), 7)
     path = run / "episodes" / "step_2.jsonl.gz"
     record = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
-    for damage in (b"nonsense", gzip.compress(json.dumps(record | {"roles": [1]}).encode())):
+    broken = [
+        ({"roles": [1]}, "one role and one log-probability per token"),
+        ({"logprobs": [None, *record["logprobs"][1:]]}, "must be finite numbers"),
+        ({"rewards": [math.nan]}, "must be finite numbers"),
+        ({"roles": [0, 4, *record["roles"][2:]]}, "roles must be 0 to 3"),
+        ({"roles": [1, *record["roles"][1:]]}, "must begin with a token of the prompt"),
+        ({"ids": ["a", *record["ids"][1:]]}, "must be whole numbers"),
+        ({"start": record["start"] | {"group": None}}, "must be whole numbers"),
+    ]
+    lines = [(json.dumps(record) + "\n" + json.dumps(record | change), said) for change, said in broken]
+    for damage, said in [(b"nonsense", ""), *((gzip.compress(text.encode()), said) for text, said in lines)]:
         path.write_bytes(damage)
-        with pytest.raises(RunError, match=r"step_2.jsonl.gz is damaged"):
+        with pytest.raises(RunError, match=rf"step_2.jsonl.gz is damaged: .*{said}"):
             recorded_episodes(RunDirectory.open(run), None)
     path.write_bytes(gzip.compress(b""))
     with pytest.raises(RunError, match="hold no episode"):

@@ -268,6 +268,21 @@ def test_control_c_stops_the_run_and_not_the_tracker(tmp_path: Path, monkeypatch
     assert Fake.made[0].closed == [True]
 
 
+def test_control_c_while_the_trackers_begin_closes_those_that_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Fake):
+        def __init__(self, subject: Subject) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(module.TRACKERS, "slow", Slow)
+    run = RunDirectory.create(tmp_path / "run", Config())
+    with pytest.raises(KeyboardInterrupt), tracking(run, ["fake", "slow"]):
+        pass
+    (opened,) = Fake.made
+    assert opened.closed == [True]
+
+
 def test_the_tracker_learns_that_the_run_failed(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,8 @@ class View:
     step: Annotated[int | None, optional("INT")] = None
     """Only this step; if not given, all that are recorded."""
     limit: Annotated[int, tyro.conf.arg(metavar="INT")] = 1000
-    """At most so many trajectories, shared equally among the steps: whole groups, those trained on first."""
+    """At most so many trajectories, shared equally among the steps: whole groups, those trained on first.
+    With --serve each step shows at least one."""
     serve: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
     """Serve the page on 127.0.0.1 instead of writing it; new steps appear in it."""
     port: Annotated[int, tyro.conf.arg(metavar="INT")] = 8642

@@ -39,9 +39,13 @@ def measured(records: Sequence[Record], config: Config) -> tuple[float, float] |
 
 
 def _cost_settings(config: Config) -> dict[str, Any]:
-    """The settings that a step's seconds depend on: neither its number, nor the seed, nor the weights."""
+    """The settings that a step's seconds depend on.
+
+    Neither its number nor the seed; nor the weights, though they may need a pass of the reference: what that
+    adds is less than equal runs differ by, and a plan is wanted before every arm has a run.
+    """
     optimizer = {"epochs", "mini_batch", "micro_batch"}
-    return config.model_dump(include={"env", "model", "rollout"}) | {
+    return config.model_dump(include={"env", "model", "rollout", "gradients_every"}) | {
         "algorithm": config.algorithm.name,
         "optimizer": config.optimizer.model_dump(include=optimizer),
         "evaluation": config.evaluation.model_dump(include={"states", "samples"}),

@@ -122,13 +122,12 @@ def _curve(group: Group, name: str) -> dict[str, Any]:
     """Success at each evaluation: every seed, the mean, and its interval where there is one."""
     runs = list(group.runs[name].values())
     steps = [point.step for point in runs[0].points]
-    shared = [s for s in steps if all(s in {p.step for p in run.points} for run in runs)]
-    success = [{point.step: point.success for point in run.points} for run in runs]
-    rows = [np.array([curve[step] for curve in success]) for step in shared]
+    success = [[point.success for point in run.points] for run in runs]  # equal settings, equal steps
+    rows = [np.array(row) for row in zip(*success, strict=True)]
     bands = [st.estimate([row], st.mean_of_strata, [stratum_name(group)]) for row in rows]
     return {
-        "steps": shared,
-        "each": [[curve[step] for step in shared] for curve in success],
+        "steps": steps,
+        "each": success,
         "mean": [band.value for band in bands],
         "low": [band.low for band in bands],
         "high": [band.high for band in bands],

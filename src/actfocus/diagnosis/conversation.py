@@ -36,7 +36,6 @@ class Scribe:
         self._chat = chat
         self.knows_calls = self._probe_calls()
         """Whether the template writes tool calls itself."""
-        self._takes_system = self._probe_system()
         self._end_of_turn: int = chat.encode_reply("")[-1]
         self._end_text: str = chat.tokenizer.decode([self._end_of_turn], skip_special_tokens=False)
 
@@ -57,7 +56,7 @@ class Scribe:
             last = found[-1] if found else None
             if message.role == "tool" and not self.knows_calls and last and last[1].role == "tool":
                 last[0]["content"] += "\n" + given["content"]
-            elif message.role == "user" and last and last[1].role == "system" and not self._takes_system:
+            elif message.role == "user" and last and last[1].role == "system" and not self._chat.takes_system:
                 found[-1] = (given | {"content": f"{last[1].content}\n\n{message.content}"}, message)
             else:
                 found.append((given, message))
@@ -110,14 +109,6 @@ class Scribe:
         except Exception:  # a template raises what it likes
             return False
         return "xXnameXx" in text and "xXvalueXx" in text
-
-    def _probe_system(self) -> bool:
-        try:
-            asked = [{"role": "system", "content": "xXsystemXx"}, {"role": "user", "content": "u"}]
-            text: str = self._chat.tokenizer.apply_chat_template(asked, tokenize=False)
-        except Exception:
-            return False
-        return "xXsystemXx" in text
 
 
 class _Writer:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ from actfocus.diagnosis.request import Request
 from actfocus.diagnosis.transcripts import read_transcripts
 from actfocus.envs import configured_env
 from actfocus.errors import ModelError, RunError
+from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.loading import load
 from actfocus.report.progress import Progress
 from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
-from actfocus.training.checkpoint import latest_checkpoint, load_policy, verify
+from actfocus.training.checkpoint import find_checkpoint, load_policy
 from actfocus.training.initial import load_initial, weights_digest
 from actfocus.training.run_directory import RunDirectory, numbered
 
@@ -177,11 +179,7 @@ def _of_run(request: Request, path: Path, device: torch.device, progress: Progre
 
 def _load_run(run: RunDirectory, config: Config, step: int | None, device: torch.device) -> tuple[Agent, int]:
     """Policy of a checkpoint beside the model that the run was started from, and the checkpoint's step."""
-    folder = run.checkpoints
-    path = latest_checkpoint(folder) if step is None else folder / f"step_{step}"
-    if path is None or not path.is_dir():
-        raise RunError(f"{run.path} has no checkpoint{f' of step {step}' if step is not None else ' yet'}")
-    found = verify(path)
+    path, found = find_checkpoint(run.checkpoints, step)
     initial, chat = load_initial(config.model, config.env, device=device)
     _require_same_start(run, initial)
     if config.model.lora_rank:  # the checkpoint holds the adapters alone
@@ -235,17 +233,36 @@ def _read_episodes(path: Path) -> list[Trajectory]:
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
         records = [Trajectory.from_json(json.loads(line)) for line in lines]
-        if not all(len(each.ids) == len(each.roles) == len(each.logprobs) for each in records):
-            raise ValueError("an episode has not one role and one log-probability per token")
+        for number, record in enumerate(records, start=1):
+            if problem := _problem(record):
+                raise ValueError(f"line {number}: {problem}")
         return records
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
 
 
+def _problem(record: Trajectory) -> str | None:
+    """What would be read as other tokens, roles or figures than were recorded."""
+    if not len(record.ids) == len(record.roles) == len(record.logprobs):
+        return "it has not one role and one log-probability per token"
+    if not all(type(number) is int and 0 <= number < 2**31 for number in [*record.ids, record.start.group]):
+        return "token ids and group must be whole numbers"
+    if not all(type(role) is int and role in range(len(Role)) for role in record.roles):
+        return f"roles must be 0 to {len(Role) - 1}"
+    if record.roles[:1] != [Role.CONTEXT]:
+        return "it must begin with a token of the prompt"
+    figures = [*record.logprobs, *record.rewards]
+    if not all(type(figure) in (int, float) and math.isfinite(figure) for figure in figures):
+        return "log-probabilities and rewards must be finite numbers"
+    return None
+
+
 def _caveats(steps: Sequence[int], checkpoint: int) -> list[str]:
+    own = checkpoint + 1  # an episode of step n was sampled by the weights of step n - 1
+    sampled = f"those of step {own}" if own in steps else "none of these episodes"
     notes = [
         "nll and shift are those of the policy that sampled; the gradient is that of the weights of the"
-        f" checkpoint of step {checkpoint}, which sampled none of these episodes."
+        f" checkpoint of step {checkpoint}, which sampled {sampled}."
     ]
     if len(steps) > 1:
         notes.append(

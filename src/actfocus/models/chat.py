@@ -34,7 +34,10 @@ class Chat:
             tokenizer.chat_template = COMPACT_TEMPLATE
         self.tokenizer = tokenizer
         self._pieces: dict[int, str] = {}
-        self._takes_system = self._try_system_role()
+        # `all_special_ids` alone would leave out what has no role of its own, such as the <|end|> of Phi-3.
+        added = tokenizer.added_tokens_decoder.items()
+        self.special_ids = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+        self.takes_system = self._try_system_role()
         self._closing = self._find_closing()
         self._end_of_turn: int = self._closing[-1] if self._closing else tokenizer.eos_token_id
         self.end_ids = {tokenizer.eos_token_id, self._end_of_turn}
@@ -123,7 +126,7 @@ class Chat:
         return ids
 
     def _opening_messages(self, system: str, user: str) -> list[dict[str, str]]:
-        if self._takes_system:
+        if self.takes_system:
             return [{"role": "system", "content": system}, {"role": "user", "content": user}]
         return [{"role": "user", "content": f"{system}\n\n{user}"}]
 
@@ -134,15 +137,12 @@ class Chat:
         may stand before it. A template without one starts the next turn at once, and that start then ends
         the turn.
         """
-        # `all_special_ids` alone would leave out what has no role of its own, such as the <|end|> of Phi-3.
-        added = self.tokenizer.added_tokens_decoder.items()
-        special = {*self.tokenizer.all_special_ids, *(i for i, token in added if token.special)}
         closing = self._encode(self._after_reply([]))
-        ends = [k for k, token_id in enumerate(closing) if token_id in special]
+        ends = [k for k, token_id in enumerate(closing) if token_id in self.special_ids]
         if ends:
             return closing[: ends[0] + 1]
         first = self._encode(self._render_next("u"))[:1]
-        return first if special.issuperset(first) else []
+        return first if self.special_ids.issuperset(first) else []
 
     def _render_next(self, user: str) -> str:
         return self._after_reply([{"role": "user", "content": user}])

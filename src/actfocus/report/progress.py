@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 import rich.progress
 from rich.console import Console
@@ -16,6 +16,7 @@ SHOWN = ("step", "return", "success", "loss", "seconds")
 """The figures that are shown where a step has them; without any of them, its first four are."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What long work reports to. `end` may be called more than once."""
 

@@ -280,7 +280,18 @@ def tracking(
 
     Only for the main process, after `RunDirectory.rewind`.
     """
-    trackers, state = Tracking(note), _State.of(run.path)
+    trackers = Tracking(note)
+    try:
+        _begin(trackers, run, names)
+        yield trackers
+    except BaseException:
+        trackers.close(failed=True)
+        raise
+    trackers.close(failed=False)
+
+
+def _begin(trackers: Tracking, run: RunDirectory, names: Sequence[str]) -> None:
+    state = _State.of(run.path)
     if names:
         state.save(names)
         settings = flat_settings(run.config().model_dump(mode="json"))
@@ -295,12 +306,6 @@ def tracking(
             trackers.log(line | timing.get(line["step"], {}))
     elif state.names:
         state.save(())
-    try:
-        yield trackers
-    except BaseException:
-        trackers.close(failed=True)
-        raise
-    trackers.close(failed=False)
 
 
 def remembered_trackers(run: Path) -> tuple[str, ...]:

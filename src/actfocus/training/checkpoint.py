@@ -89,6 +89,19 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def find_checkpoint(folder: Path, step: int | None = None) -> tuple[Path, int]:
+    """The checkpoint of a step, or the newest one that verifies; with its step.
+
+    Raises:
+        RunError: If there is none, or it is damaged.
+    """
+    path = latest_checkpoint(folder) if step is None else folder / f"step_{step}"
+    if path is None or not path.is_dir():
+        which = "yet" if step is None else f"of step {step}"
+        raise RunError(f"{folder.parent} has no checkpoint {which}")
+    return path, verify(path)
+
+
 def verify(path: Path) -> int:
     """Check every file against the manifest; returns the step. Raises `RunError` naming the bad file."""
     try:

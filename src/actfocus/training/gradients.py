@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from actfocus.errors import NonFiniteError
@@ -93,8 +94,8 @@ class _Tally:
 def gradient_share(
     policy: LanguageModel,
     batch: Batch,
-    advantages_BT: torch.Tensor,
-    weights_BT: torch.Tensor,
+    advantages_BT: Float[torch.Tensor, "B T"],
+    weights_BT: Float[torch.Tensor, "B T"],
     *,
     micro_batch: int,
     most_groups: int | None = None,

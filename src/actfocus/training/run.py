@@ -27,6 +27,7 @@ from actfocus.report.progress import Progress
 from actfocus.report.summary.page import write_report
 from actfocus.report.trackers import Tracking, check_installed, remembered_trackers, tracking
 from actfocus.training.checkpoint import (
+    find_checkpoint,
     keep_only,
     latest_checkpoint,
     load_policy,
@@ -289,11 +290,7 @@ def evaluate_run(
         settings = EvaluationConfig.model_validate(config.evaluation.model_dump() | changes)
     except ValidationError as error:
         raise ConfigError(explain(error, Config)) from None
-    folder = directory.checkpoints
-    path = latest_checkpoint(folder) if step is None else folder / f"step_{step}"
-    if path is None or not path.is_dir():
-        raise RunError(f"{run} has no checkpoint{f' of step {step}' if step is not None else ' yet'}")
-    found = verify(path)
+    path, found = find_checkpoint(directory.checkpoints, step)
     processes = Processes()
     if config.model.lora_rank:  # the checkpoint holds the adapters alone
         policy, chat = load_initial(config.model, config.env, device=processes.device)

@@ -25,7 +25,7 @@ NAME = "report.html"
 MOST_ROWS = 200
 """Of the table of evaluations."""
 
-# What the viewer draws a conversation with; the last one is the report's own.
+# What the viewer draws a conversation with.
 _SCRIPTS = ("text.js", "data.js", "figures.js", "board.js", "conversation.js", "details.js")
 
 

@@ -35,10 +35,6 @@ class Reader:
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        tokenizer = chat.tokenizer
-        # `all_special_ids` alone would leave out what has no role of its own.
-        added = tokenizer.added_tokens_decoder.items()
-        self._special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
         self._frames = self._find_frames()
 
     def read(self, episode: Episode) -> tuple[list[Piece], list[Message]]:
@@ -78,7 +74,7 @@ class Reader:
         text = "".join(piece.text for piece in pieces)
         contents = next((found for frame in self._frames if (found := frame.contents(text))), None)
         if contents is None:
-            return ["template" if piece.id in self._special else "user" for piece in pieces]
+            return ["template" if piece.id in self._chat.special_ids else "user" for piece in pieces]
         kinds, start, last = [], 0, "template"
         for piece in pieces:
             end = start + len(piece.text)

@@ -22,11 +22,6 @@ function visible(text) {
   return /^\p{M}/u.test(shown) ? "◌" + shown : shown; // a mark would sit on the text before
 }
 
-/** The same, with line ends kept. */
-function visibleLines(text) {
-  return String(text).split("\n").map(visible).join("\n");
-}
-
 /** A token's text: a line end is seen as such, and breaks the line. */
 function visibleToken(text) {
   return text.split("\n").map((line) => (line ? visible(line) : "")).join("↵\n");
