@@ -4,7 +4,8 @@
 #     pip install -e '.[verl]' 'verl[vllm]==0.9.1'     # in a checkout; a virtual environment of its own
 #     bash examples/verl_ppo.sh                            # or, say: GPUS=4 MODEL=… bash examples/verl_ppo.sh
 #
-# Without the two lines of actfocus.* this is plain PPO: `python -m verl.trainer.main_ppo` with the same settings.
+# With alpha=1 and beta=0 this is plain PPO. (Plain `python -m verl.trainer.main_ppo` does not know the games' agent
+# loops; set actor_rollout_ref.rollout.agent.agent_loop_config_path for it.)
 set -euo pipefail
 
 ENV=${ENV:-frozen-lake}

@@ -148,6 +148,13 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, said: str
     assert str(refused.value) == f"{path}: {said}"
 
 
+def test_grpo_needs_groups() -> None:
+    with pytest.raises(ValidationError, match=r"rollout\.group must be at least 2 with GRPO"):
+        Config.model_validate({"rollout": {"group": 1}})
+    ppo = Config.model_validate({"rollout": {"group": 1}, "algorithm": {"name": "ppo"}})
+    assert ppo.rollout.group == 1
+
+
 def test_several_errors_stand_on_one_line() -> None:
     wrong = {"seed": -1, "steps": -1, "a": 1, "b": 2}
     with pytest.raises(ValidationError) as refused:

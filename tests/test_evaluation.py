@@ -9,7 +9,10 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +67,7 @@ def test_interval_against_an_independent_computation(table: list[list[bool]]) ->
     states, samples = array.shape
     rate, means = array.mean(), array.mean(axis=1)
     variance_of_the_mean = means.var(ddof=1) / states if states > 1 else 0.0
-    if rate in (0, 1):
+    if rate in (0, 1) or states == 1:
         count: float = states
     elif variance_of_the_mean == 0:
         count = states * samples
@@ -84,6 +87,11 @@ def test_one_sample_per_state_is_wilsons_interval(outcomes: list[bool]) -> None:
     expected = binomtest(sum(outcomes), len(outcomes)).proportion_ci(method="wilson")
     found = success_interval([[outcome] for outcome in outcomes])
     assert found[1:] == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_many_episodes_of_one_state_say_as_little_as_one() -> None:
+    _, low, high = success_interval([[True, False] * 32])
+    assert (low, high) == pytest.approx(wilson(0.5, 1), abs=1e-9)
 
 
 def test_more_states_make_it_narrower() -> None:
@@ -153,6 +161,31 @@ def test_start_states_are_fixed() -> None:
     assert [s for s in evaluation_starts(9, 5) if s.group < 8 and s.member < 3] == starts
 
 
+@pytest.mark.parametrize(("ranks", "largest"), [(1, 8), (2, 4), (3, 4)])
+def test_no_more_episodes_at_once_than_a_rank_samples_in_training(
+    ranks: int,
+    largest: int,
+    make_config: MakeConfig,
+    loaded: tuple[LanguageModel, Chat],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+
+    def sample(
+        model: object, chat: object, make: object, starts: list[Start], **_: object
+    ) -> list[Trajectory]:
+        sizes.append(len(starts))
+        return [Trajectory(start) for start in starts]
+
+    monkeypatch.setattr("actfocus.evaluation.sample_episodes", sample)
+    one_of_them: Any = SimpleNamespace(
+        count=ranks, share=lambda items: items[::ranks], gather=lambda items: items, together=nullcontext
+    )
+    config = make_config(rollout={"prompts": 2, "group": 4}, evaluation={"states": 16, "samples": 2})
+    evaluate(config, config.evaluation, *loaded, one_of_them)
+    assert max(sizes) == largest and sum(sizes) == len(range(0, 32, ranks))
+
+
 def test_figures_do_not_depend_on_the_order_of_the_episodes() -> None:
     records = [
         Trajectory(
@@ -193,6 +226,10 @@ def test_a_run_with_adapters_too(make_config: MakeConfig, tmp_path: Path) -> Non
     found = evaluate_run(tmp_path / "run", progress=QUIET)
     assert found == written(tmp_path / "run")
     assert {key: found[key] for key in first} != first  # the adapters were trained, and are in use
+    environment = tmp_path / "run" / "environment.json"
+    environment.write_text(json.dumps(json.loads(environment.read_text()) | {"initial_weights": "0" * 64}))
+    with pytest.raises(RunError, match="no longer the one"):  # adapters on another model are another policy
+        evaluate_run(tmp_path / "run", progress=QUIET)
 
 
 def test_settings_replace_those_of_the_run(finished: Finished) -> None:

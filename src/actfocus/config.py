@@ -239,6 +239,12 @@ class Config(_Section):
         """Groups that one step trains on: the share that `rollout.keep` names, at least one."""
         return max(1, round(self.rollout.keep * self.rollout.prompts))
 
+    @model_validator(mode="after")
+    def _groups_are_groups(self) -> "Config":
+        if self.algorithm.name == "grpo" and self.rollout.group < 2:
+            raise ValueError("rollout.group must be at least 2 with GRPO, which compares within a group")
+        return self
+
     def due(self, every: int) -> set[int]:
         """The steps of what is done every so many steps and with the last one; none if `every` is 0."""
         return {*range(every, self.steps + 1, every), self.steps} - {0} if every else set()

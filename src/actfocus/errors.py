@@ -13,7 +13,7 @@ class ConfigError(ActfocusError):
 
 
 class GameError(ActfocusError):
-    """A game of the user's own raised an error."""
+    """A game of the user's own raised an error, or gave what is no number."""
 
 
 class ModelError(ActfocusError):

@@ -49,14 +49,15 @@ def success_interval(successes_SM: Sequence[Sequence[bool]]) -> tuple[float, flo
     The interval is Wilson's with the effective number of episodes: the one at which a binomial would have
     the variance that the means of the start states show, between S and S · M, and less the fewer start
     states that variance is estimated from (Korn and Graubard 1998: the squared ratio of Student's quantiles).
-    With M = 1 it is Wilson's own. Where success is rarer than about one start state in ten and comes in
-    clusters, it covers less than 95 %.
+    With M = 1 it is Wilson's own; with S = 1 nothing tells how much they resemble, and all M count as one.
+    Where success is rarer than about one start state in ten and comes in clusters, it covers less than 95 %.
     """
     means = [sum(row) / len(row) for row in successes_SM]
     states, total = len(means), sum(len(row) for row in successes_SM)
     rate = sum(map(sum, successes_SM)) / total
     spread = sum((mean - rate) ** 2 for mean in means) / max(1, states - 1) / states
-    wanted = rate * (1 - rate) / spread if spread > 0 else float(states if rate in (0, 1) else total)
+    unknown = states == 1 or rate in (0, 1)
+    wanted = rate * (1 - rate) / spread if spread > 0 else float(states if unknown else total)
     few = (stdtrit(total - 1, 0.975) / stdtrit(states - 1, 0.975)) ** 2 if states > 1 else 1.0
     # Held below the total before it is corrected: a spread of rounding errors then means the same as none.
     count = float(min(max(wanted, states), total) * few)
@@ -75,8 +76,8 @@ def evaluate(
         raise ConfigError(f"evaluation.states is at most {len(EVALUATION_SEEDS)}")
     records: list[Trajectory] = []
     starts = processes.share(evaluation_starts(settings.states, settings.samples))
-    # In portions of the size that training samples at once, so that evaluation needs no more memory.
-    portion = config.rollout.prompts * config.rollout.group
+    # In portions of the size that a rank samples at once in training, so that no more memory is needed.
+    portion = -(-config.rollout.prompts // processes.count) * config.rollout.group
     with processes.together():
         for first in range(0, len(starts), portion):
             records += sample_episodes(

@@ -159,6 +159,11 @@ CASES = [
     ("diagnose --transcripts good.jsonl", ["--transcripts needs --model"]),
     ("diagnose --transcripts nowhere.jsonl --model tiny", ["nowhere.jsonl", "No such file"]),
     ("diagnose --transcripts bad.jsonl --model tiny", ["bad.jsonl, line 2: ", "return is missing"]),
+    (
+        "diagnose --transcripts good.jsonl --model tiny --env.turns 3",
+        ["--env does not go with --transcripts"],
+    ),
+    ("diagnose --transcripts good.jsonl --model x --env sudoku", ["--env does not go with --transcripts"]),
     ("diagnose --transcripts good.jsonl --model tiny --groups 5", ["--groups does not go with --tra"]),
     ("diagnose --transcripts good.jsonl --model tiny --seed 1", ["--seed does not go with --transcripts"]),
     ("diagnose run --recorded --context 99", ["--context does not go with --recorded", "nothing is sampled"]),

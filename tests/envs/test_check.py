@@ -273,6 +273,19 @@ def test_a_crash_in_another_process_is_reported() -> None:
     assert "AssertionError: an episode goes on" in problems_of(NeverEnds)
 
 
+class TalksAndFallsOver(FrozenLake):
+    def new_level(self, rng: np.random.Generator) -> None:
+        print("drawing a level")
+        raise OSError("no such level")
+
+
+def test_a_crash_in_another_process_is_reported_whatever_it_printed_before() -> None:
+    problems: list[str] = []
+    with pytest.raises(RuntimeError, match="no such level"):
+        check._check_reproducible(f"{__name__}:TalksAndFallsOver", {}, 1, problems)
+    assert problems == []
+
+
 @pytest.mark.usefixtures("one_process")
 def test_a_parser_that_is_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def shifted(text: str) -> Reply:

@@ -52,6 +52,14 @@ class Empty(TextEnv):
     def __init__(self):
         super().__init__(turns=1, actions_per_turn=1, actions_per_episode=1)
 
+class PaysNothing(Game):
+    def play(self, action):
+        return float("nan"), False
+
+class Scores(Game):
+    def figures(self):
+        return {"score": float("inf") if self.turn == 1 else "many"}
+
 class NeedsAFile(Game):
     def __init__(self):
         open("words.txt")
@@ -104,6 +112,23 @@ def test_a_result_that_we_cannot_use() -> None:
     env.reset(seed=1)
     with pytest.raises(GameError, match=r"Forgets: step raised TypeError.*= self\.play\(action\)\)$"):
         env.step(reply("1"))
+
+
+def test_figures_and_rewards_that_are_no_numbers() -> None:
+    env = make_env("the_game:PaysNothing")
+    env.reset(seed=1)
+    with pytest.raises(GameError, match="PaysNothing: play gave the reward nan, which is no finite number"):
+        env.step(reply("1"))
+    env = make_env("the_game:Scores")
+    with pytest.raises(GameError, match="Scores: figures gave score = inf, which is no finite number"):
+        env.reset(seed=1)
+    with pytest.raises(GameError, match="Scores: figures gave score = 'many'"):
+        env.step(reply("1"))
+
+
+def test_an_unknown_game_is_named_with_its_likely_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'frozen-lake'"):
+        make_env("frozen_lake")
 
 
 def test_what_python_takes_for_a_signal_is_an_error_too() -> None:

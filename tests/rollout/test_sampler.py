@@ -15,15 +15,16 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, Qwen2Config
 
 from actfocus.envs import make_env
-from actfocus.errors import ConfigError, NonFiniteError
+from actfocus.errors import ConfigError, ModelError, NonFiniteError
 from actfocus.focus.roles import Role
+from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.tiny import tiny_model
 from actfocus.rollout.batch import collate
 from actfocus.rollout.context_cache import ContextCache
 from actfocus.rollout.sampler import BrokenSampling, Episode, Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
-from tests.fixtures import Brief, lively_weights
+from tests.fixtures import Brief, fresh_tokenizer, lively_weights
 from tests.rollout.scripts import frozen_lake, play_scripts
 
 LIMITS = Limits(900, 24)
@@ -291,6 +292,35 @@ def test_room_for_one_more_token_is_used(chat, monkeypatch):
         assert record.ids == whole.ids[:expected]
         assert record.ended == ("context" if context <= last else "truncated")
         assert len(record.rewards) == (2 if context <= last else 3)
+
+
+def test_an_empty_reply_is_refused(chat):
+    episode = Episode(frozen_lake(), chat, training_starts(1, 0, 1, 1)[0], LIMITS)
+    with pytest.raises(ModelError, match="without any token"):
+        episode.take([], None)
+
+
+def test_a_reply_whose_think_the_template_wrote_is_whole():
+    tokenizer = fresh_tokenizer()
+    chat = Chat(tokenizer)
+    tokenizer.chat_template = chat.tokenizer.chat_template.replace("<|assistant|>", "<|assistant|><think>\n")
+    chat = Chat(tokenizer)
+    episode = Episode(frozen_lake(), chat, training_starts(1, 0, 1, 1)[0], Limits(2000, 60))
+    before = len(episode.record.ids)
+    written = chat.encode_reply("I go.</think><answer>Left</answer>")
+    episode.take(written, None)
+    episode.play()
+    assert episode.record.problems == [None]
+    roles = episode.record.roles[before : before + len(written)]
+
+    def said(role):
+        return chat.decode([i for i, r in zip(written, roles, strict=True) if r == role])[0]
+
+    assert said(Role.REASONING) == "I go." and said(Role.ACTION) == "Left"
+    # A reply with a tag of its own is whole too, and the template's is no part of it.
+    episode.take(chat.encode_reply("<think>I go.</think><answer>Left</answer>"), None)
+    episode.play()
+    assert episode.record.problems == [None, None]
 
 
 def test_no_starts_are_no_episodes(lively, chat):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import actfocus
 from actfocus.algorithms import ALGORITHMS
@@ -140,6 +141,23 @@ def test_a_model_of_another_shape_is_refused(
     policy.causal_lm.extra = torch.nn.Linear(2, 2)
     with pytest.raises(RunError, match="does not fit"):
         load_policy(path, policy)
+
+
+def test_adapters_that_do_not_fit_are_refused(
+    make_config: MakeConfig, processes: Processes, folder: Path
+) -> None:
+    state = State(make_config(model={"lora_rank": 2}), processes)
+    path = state.save(folder, 1)
+    file = path / "model" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    # As after a release of transformers or peft that calls the layers otherwise.
+    save_file({name.replace("q_proj", "query"): tensor for name, tensor in tensors.items()}, file)
+    with pytest.raises(RunError, match=r"does not fit: missing .*q_proj.*unexpected .*query"):
+        load_policy(path, state.policy)
+    some = dict(list(tensors.items())[:-1])
+    save_file(some, file)
+    with pytest.raises(RunError, match="does not fit: missing"):
+        load_policy(path, state.policy)
 
 
 def test_only_the_newest_stays(state: State, folder: Path) -> None:

@@ -2,6 +2,7 @@
 is as set, their levels are not those of evaluation, and a model can learn from them.
 """
 
+import errno
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,23 @@ def test_the_evaluation_at_the_end_can_be_smaller_or_left_out(model_folder: obje
     assert (tmp_path / "0" / "config.json").is_file()
     assert some["success"].items() >= {"step": 1, "episodes": 8}.items()
     assert some["loss"] == none["loss"] > 0
+
+
+def test_a_full_disk_leaves_no_half_of_a_model(
+    model_folder: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = lessons(str(model_folder), episodes=8, evaluation_states=0)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{warmstart.__module__}.wording_digest", full)
+        with pytest.raises(OSError, match="No space left"):
+            warmstart(config, tmp_path / "warm", progress=SilentProgress())
+    assert not (tmp_path / "warm").exists()
+    warmstart(config, tmp_path / "warm", progress=SilentProgress())
+    assert [path.name for path in tmp_path.iterdir()] == ["warm"]
 
 
 def test_a_few_updates_lower_the_loss(model_folder: object) -> None:

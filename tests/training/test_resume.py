@@ -282,15 +282,6 @@ def test_a_finished_run_is_left_as_it_is(finished: Finished, tmp_path: Path) -> 
     }
 
 
-def test_a_changed_configuration_is_refused_naming_the_keys(stopped: Path, make_config: MakeConfig) -> None:
-    changed = make_config(seed=6, focus={"alpha": 0.2}, optimizer={"betas": (0.8, 0.9)})
-    before = equal_in_equal_runs(stopped)
-    with pytest.raises(RunError, match=r"focus\.alpha, optimizer\.betas, seed"):
-        resume(stopped, progress=QUIET, changes=changed)
-    assert equal_in_equal_runs(stopped) == before
-    resume(stopped, progress=QUIET, changes=make_config())
-
-
 def test_another_initial_model_is_refused(
     stopped: Path,
     make_config: MakeConfig,
@@ -308,6 +299,21 @@ def test_another_initial_model_is_refused(
     with pytest.raises(RunError, match="no longer the one"):
         resume(stopped, progress=QUIET)
     assert equal_in_equal_runs(stopped) == before
+
+
+def test_a_damaged_record_of_the_first_model_is_said(stopped: Path) -> None:
+    for damage in ("{", "[]", "{}"):
+        (stopped / "environment.json").write_text(damage)
+        with pytest.raises(RunError, match=r"environment\.json cannot be read"):
+            resume(stopped, progress=QUIET)
+
+
+def test_a_wrong_key_in_the_configuration_is_named(stopped: Path) -> None:
+    path = stopped / "config.toml"
+    path.write_text(path.read_text().replace("\nalpha =", "\nalhpa ="))
+    said = r"config\.toml is damaged: focus\.alhpa: unknown key; did you mean 'focus\.alpha'"
+    with pytest.raises(RunError, match=said):
+        resume(stopped, progress=QUIET)
 
 
 def test_what_a_run_goes_on_with_is_kept(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:

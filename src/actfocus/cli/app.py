@@ -58,12 +58,15 @@ Train a small agent:
 
 To understand a command: actfocus COMMAND --help. The version: actfocus --version."""
 
-# A quota, a read-only or forbidden place: for the user to put right, so no traceback.
-_USERS_OWN = {errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# A quota, a read-only or forbidden place, too long a name: for the user to put right, so no traceback.
+_USERS_OWN = {errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 1 (a check failed), 2 (wrong input) or 130 (interrupted)."""
+    """Run a command and return the exit code.
+
+    0, 1 (a check failed), 2 (wrong input), 130 (interrupted) or 141 (nobody reads the output any more).
+    """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets `?`, not a traceback.
         if isinstance(stream, io.TextIOWrapper):

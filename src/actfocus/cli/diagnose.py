@@ -129,6 +129,8 @@ class Diagnose:
             self._refuse_sampling("--transcripts")
             if self.model is None:
                 raise ConfigError("--transcripts needs --model: whose tokens the texts are to be read as")
+            if self.env.settings() or (self.env.name != EnvConfig().name and self.model != "tiny"):
+                raise ConfigError("--env does not go with --transcripts: nothing is played")
             from actfocus.diagnosis.transcripts import read_transcripts
 
             read_transcripts(self.transcripts)  # refuses a malformed line at once

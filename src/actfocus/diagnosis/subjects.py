@@ -25,7 +25,7 @@ from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
 from actfocus.training.checkpoint import find_checkpoint, load_policy
-from actfocus.training.initial import load_initial, weights_digest
+from actfocus.training.initial import load_initial, require_same_start
 from actfocus.training.run_directory import RunDirectory, numbered
 
 EPISODES_AT_ONCE = 64
@@ -181,26 +181,12 @@ def _load_run(run: RunDirectory, config: Config, step: int | None, device: torch
     """Policy of a checkpoint beside the model that the run was started from, and the checkpoint's step."""
     path, found = find_checkpoint(run.checkpoints, step)
     initial, chat = load_initial(config.model, config.env, device=device)
-    _require_same_start(run, initial)
+    require_same_start(run, initial)
     if config.model.lora_rank:  # the checkpoint holds the adapters alone
         load_policy(path, initial)
         return Agent(initial, chat, trained=found > 0), found
     policy, chat = load(config.model, path=path / "model", device=device)
     return Agent(policy, chat, initial, trained=True), found
-
-
-def _require_same_start(run: RunDirectory, initial: Any) -> None:
-    """Refuse a run whose initial model has changed: it is the reference. As `train --resume` does."""
-    path = run.path / "environment.json"
-    try:
-        expected = json.loads(path.read_text())["initial_weights"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read, so the run's reference is not known: {error}") from None
-    if weights_digest(initial) != expected:
-        raise RunError(
-            f"the run's initial model is no longer the one that {run.path} was started from: its reference is"
-            " lost; name the checkpoint as --model and a --reference instead"
-        )
 
 
 def recorded_episodes(run: RunDirectory, step: int | None) -> tuple[list[Trajectory], list[int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-from actfocus.config import EnvConfig
+from actfocus.config import EnvConfig, known_env
 from actfocus.envs.own_game import guarded
 from actfocus.envs.protocol import EVALUATION_SEEDS, Reply, TextEnv, parse_reply
 from actfocus.errors import ConfigError
@@ -42,9 +42,13 @@ def make_env(name: str, **settings: Any) -> TextEnv:
     """The environment `name` (as on the command line) with the given settings.
 
     Raises:
-        ConfigError: If a class of the user's own cannot be found, is no `TextEnv`, or the settings
-            do not suit it.
+        ConfigError: If there is no such environment, a class of the user's own cannot be found or is no
+            `TextEnv`, or the settings do not suit it.
     """
+    try:
+        known_env(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     own = _own_class(name) if ":" in name else None
     # A game of the user's own may fail in any way; ours refuse settings in these two.
     refusals = (TypeError, ValueError) if own is None else (Exception,)

@@ -155,8 +155,8 @@ def _check_reproducible(
         for hash_seed in HASH_SEEDS
     ]
     digests = []
-    for output, errors in [child.communicate() for child in children]:
-        if not output:
+    for child, (output, errors) in [(child, child.communicate()) for child in children]:
+        if child.returncode or not output:
             raise RuntimeError((errors.strip() or "a process died without a word").splitlines()[-1])
         digests.append(output.split()[-1])
     if len(set(digests)) == 1:

@@ -5,6 +5,7 @@ the whole text of one reply. A game supplies its level, its picture and its move
 games have in common is decided here, once.
 """
 
+import math
 import re
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Text
 
-from actfocus.errors import ConfigError
+from actfocus.errors import ConfigError, GameError
 
 FORMAT_PENALTY = -0.1
 """Added once to a turn whose reply is malformed or names an unknown action."""
@@ -193,10 +194,15 @@ class TextEnv(gymnasium.Env[str, str]):
         self.actions_used = 0
         self.success = False
         self._over = False
-        return self._observation(None), {"success": False, "figures": self.figures()}
+        return self._observation(None), {"success": False, "figures": self._finite_figures()}
 
     def step(self, response: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Play one reply. Raises `gymnasium.error.ResetNeeded` after the end of an episode."""
+        """Play one reply.
+
+        Raises:
+            gymnasium.error.ResetNeeded: After the end of an episode.
+            GameError: If a reward or a figure of the game is not a finite number.
+        """
         if self._over:
             raise gymnasium.error.ResetNeeded("The episode is over: call reset() before step().")
         reply = parse_reply(response)
@@ -209,7 +215,7 @@ class TextEnv(gymnasium.Env[str, str]):
                 problem = f"unknown action {text[:80]!r}"
                 continue
             gain, terminated = self.play(action)
-            reward += gain
+            reward += self._finite("play gave the reward", gain)
             self.actions_used += 1
             played.append(text)
         if problem is not None:
@@ -217,8 +223,22 @@ class TextEnv(gymnasium.Env[str, str]):
         self.turn += 1
         truncated = not terminated and (self.turn > self.turns or self.actions_left == 0)
         self._over = terminated or truncated
-        info = {"success": self.success, "problem": problem, "played": played, "figures": self.figures()}
+        figures = self._finite_figures()
+        info = {"success": self.success, "problem": problem, "played": played, "figures": figures}
         return self._observation(reward), reward, terminated, truncated, info
+
+    def _finite_figures(self) -> dict[str, float]:
+        return {name: self._finite(f"figures gave {name} =", value) for name, value in self.figures().items()}
+
+    def _finite(self, what: str, value: Any) -> float:
+        # One that is not would poison the means of a whole step, or the weights of the model.
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise GameError(f"the game {type(self).__name__}: {what} {value!r}, which is no finite number")
+        return number
 
     def render(self) -> str:
         """The state as text (`render_mode="ansi"`)."""

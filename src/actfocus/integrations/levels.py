@@ -13,8 +13,10 @@ def level_seeds(rows: int, *, seed: int, split: Split) -> list[int]:
     """Seeds of `rows` levels; none is in both splits, and those of evaluation do not depend on `seed`.
 
     Raises:
-        ConfigError: If there is no such split, or evaluation has fewer levels.
+        ConfigError: If there is no such split, or it cannot have so many levels.
     """
+    if rows < 1:
+        raise ConfigError(f"a data set needs at least one level, not {rows}")
     if split not in get_args(Split):
         raise ConfigError(f"split is 'train' or 'evaluation', not {split!r}")
     if split == "evaluation":

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from actfocus.envs.protocol import TextEnv, parse_reply
-from actfocus.errors import ConfigError, NonFiniteError
+from actfocus.envs.protocol import REPLY_TAGS, TextEnv, parse_reply
+from actfocus.errors import ConfigError, ModelError, NonFiniteError
 from actfocus.focus.roles import Role, token_roles
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
@@ -58,6 +58,21 @@ def read_reply(chat: Chat, ids: list[int], opening: str = "") -> ReadReply:
     return ReadReply(text, token_roles(ids, offsets, spans, [True] * len(ids)).tolist())
 
 
+def opening_of(chat: Chat, before: Sequence[int], text: str) -> str:
+    """What the chat template wrote of a reply, as those of DeepSeek-R1 and Qwen3.5 do: `<think>`, or nothing.
+
+    Args:
+        chat: The tokenizer.
+        before: The tokens before the reply.
+        text: The reply; where it has a `<think>` of its own, the template's is no part of it.
+    """
+    think = REPLY_TAGS[0]
+    if text.lstrip().startswith(think):
+        return ""
+    # The tag and the blanks behind it are at most a few tokens, even with one token a byte.
+    return think if chat.decode(list(before[-16:]))[0].rstrip().endswith(think) else ""
+
+
 class Episode:
     """One running episode: its environment, its record, and the reply being written."""
 
@@ -93,7 +108,13 @@ class Episode:
         self.writing = token not in self._chat.end_ids and len(self.reply) < self._room
 
     def take(self, reply: Sequence[int], logprobs: Sequence[float | None] | None) -> None:
-        """Take a reply that was sampled elsewhere, as far as there is room; what is unknown of it is NaN."""
+        """Take a reply that was sampled elsewhere, as far as there is room; what is unknown of it is NaN.
+
+        Raises:
+            ModelError: If it is empty.
+        """
+        if not reply:
+            raise ModelError("a reply came without any token: was the request for it aborted?")
         for place, token in enumerate(reply):
             if not self.writing:
                 break
@@ -106,14 +127,19 @@ class Episode:
         # Not `writing`: a whole reply may wait for other rows. A reply that was played has made room for the
         # next one, unless it was the last.
         if not self.record.ended:
-            _, roles = read_reply(self._chat, self.reply)
-            self.record.add_reply(self.reply, roles, self._logprobs, self._turn)
+            self._add_reply()
+
+    def _add_reply(self) -> str:
+        """Put the present reply into the record, with its roles; returns it as the game reads it."""
+        text, _ = self._chat.decode(self.reply)
+        opening = opening_of(self._chat, self.record.ids, text)
+        roles = read_reply(self._chat, self.reply, opening).roles
+        self.record.add_reply(self.reply, roles, self._logprobs, self._turn)
+        return opening + text
 
     def play(self) -> None:
         """Lay roles on the finished reply, play it, and append the observation as context."""
-        text, roles = read_reply(self._chat, self.reply)
-        self.record.add_reply(self.reply, roles, self._logprobs, self._turn)
-        observation, reward, terminated, truncated, info = self._env.step(text)
+        observation, reward, terminated, truncated, info = self._env.step(self._add_reply())
         self.record.rewards.append(float(reward))
         self.record.problems.append(info["problem"])
         self.record.success = bool(info["success"])

@@ -134,7 +134,11 @@ def load_policy(path: Path, policy: LanguageModel) -> None:
     if policy.has_adapters:
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(policy.model, load_file(folder / "adapter_model.safetensors"))
+        found = set_peft_model_state_dict(policy.model, load_file(folder / "adapter_model.safetensors"))
+        # All else is missing by design: the file holds the adapters alone.
+        lost = [name for name in found.missing_keys if "lora_" in name]
+        if found.unexpected_keys or lost:
+            raise RunError(f"{folder} does not fit: missing {lost}, unexpected {found.unexpected_keys}")
         return
     weights: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):

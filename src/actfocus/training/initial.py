@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 
 from actfocus.config import EnvConfig, ModelConfig
+from actfocus.errors import RunError
 from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
+from actfocus.training.run_directory import RunDirectory
 
 
 def load_initial(
@@ -24,10 +26,19 @@ def shipped_path(model: ModelConfig, env: EnvConfig) -> Path | None:
     return registry.tiny_path(env.name) if model.name == registry.TINY else None
 
 
+def require_same_start(run: RunDirectory, initial: LanguageModel) -> None:
+    """Raise `RunError` if `initial` is not the model that the run began with, which is its reference."""
+    if weights_digest(initial) != run.environment()["initial_weights"]:
+        raise RunError(
+            f"the model {run.config().model.name} is no longer the one that {run.path} was started from: its"
+            " reference is lost, so the run can neither be continued nor read"
+        )
+
+
 def weights_digest(policy: LanguageModel) -> str:
     """SHA-256 of all weights: two models with the same digest are the same model."""
     digest = hashlib.sha256()
     for name, tensor in sorted(policy.model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -145,7 +145,7 @@ class Loop:
         with self._processes.together():
             if broken is not None:
                 raise broken
-        # Of all episodes: those that are not trained on are in the metrics.
+        # Of all episodes, for all are in the metrics; and a game may have a `step` of its own.
         if not all(math.isfinite(record.total_return) for record in step.episodes):
             raise NonFiniteError("rewards not finite")
 
@@ -201,6 +201,7 @@ def rollout_metrics(episodes: Sequence[Trajectory]) -> dict[str, float]:
     roles = torch.tensor([role for episode in episodes for role in episode.roles], dtype=torch.int8)
     sampled = int((roles != Role.CONTEXT).sum())
     return {
+        **mean_figures(episodes),  # first: the game's own names give way to ours
         "return": float(returns.mean()),
         "return_std": float(returns.std(correction=0)),
         "success": sum(episode.success for episode in episodes) / len(episodes),
@@ -212,7 +213,6 @@ def rollout_metrics(episodes: Sequence[Trajectory]) -> dict[str, float]:
         "reasoning_share": int((roles == Role.REASONING).sum()) / max(1, sampled),
         "action_share": int((roles == Role.ACTION).sum()) / max(1, sampled),
         "cut_by_context": sum(episode.ended == "context" for episode in episodes),
-        **mean_figures(episodes),
     }
 
 

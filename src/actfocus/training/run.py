@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from actfocus.algorithms import ALGORITHMS
 from actfocus.config import Config, EvaluationConfig, explain
 from actfocus.distributed import Processes
-from actfocus.errors import ActfocusError, ConfigError, NonFiniteError, RunError
+from actfocus.errors import ActfocusError, ConfigError, NonFiniteError
 from actfocus.evaluation import evaluate
 from actfocus.models.critic import Critic
 from actfocus.models.loading import load
@@ -35,7 +35,7 @@ from actfocus.training.checkpoint import (
     save_checkpoint,
     verify,
 )
-from actfocus.training.initial import load_initial, weights_digest
+from actfocus.training.initial import load_initial, require_same_start, weights_digest
 from actfocus.training.loop import Loop, Step
 from actfocus.training.run_directory import RunDirectory, write_whole
 from actfocus.training.scoring import Scorer
@@ -71,7 +71,6 @@ def resume(
     path: Path,
     *,
     progress: Progress,
-    changes: Config | None = None,
     trackers: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Continue a run from its newest checkpoint, bit for bit; returns its summary.
@@ -79,14 +78,12 @@ def resume(
     Its trackers may be others than before; None are those that it had.
 
     Raises:
-        RunError: If there is no run, its configuration was changed, its checkpoints are damaged, its
-            initial model is not the one it was started with, or the package of a tracker is missing.
+        RunError: If there is no run, its checkpoints are damaged, its initial model is not the one it was
+            started with, or the package of a tracker is missing.
     """
     processes = Processes()
     run = RunDirectory.open(path)
     config = run.config()
-    if changes is not None:
-        run.refuse_changes(changes)
     names = remembered_trackers(path) if trackers is None else tuple(trackers)
     check_installed(names)
     with _claimed(run, processes):
@@ -146,9 +143,10 @@ class Run:
     """All parts of a run, put together; `go` drives them."""
 
     def __init__(self, config: Config, run: RunDirectory, processes: Processes, progress: Progress) -> None:
-        # The same machine, versions, config and seed must give the same bits, also on a GPU.
+        # The same machine, versions, config and seed must give the same bits.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # A GPU has no such cumsum, which sampling needs: there it warns instead of stopping.
+        # A GPU has no such cumsum, which sampling needs: there it warns instead of stopping. Then torch also
+        # lets the backward of its fused attention add in any order: on a GPU bits are not promised.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         self.config, self.directory, self.processes, self.progress = config, run, processes, progress
         self.tracking = Tracking()
@@ -166,7 +164,7 @@ class Run:
     def go(self, start: int) -> dict[str, Any]:
         """Run the steps after `start`; returns the summary."""
         config, began = self.config, time.perf_counter()
-        if start == 0 and not self.directory.lines():
+        if start == 0:
             self._record(0, self._evaluate(), {})
         self.progress.begin(f"training {config.env.name} with {config.algorithm.name}", config.steps - start)
         for number in range(start + 1, config.steps + 1):
@@ -217,7 +215,7 @@ class Run:
             return
         memory: dict[str, float] = {"peak_memory_bytes": float(_peak_memory())}
         timing = {"step": number, "seconds": seconds} | memory
-        self.directory.append("metrics.jsonl", {"step": number} | metrics)
+        self.directory.append("metrics.jsonl", metrics | {"step": number})
         self.directory.append("timing.jsonl", timing)
         self.tracking.log(metrics | timing)
 
@@ -251,12 +249,8 @@ class Run:
         if not path.exists():
             write_whole(path, json.dumps(found, indent=2).encode())
             return
-        before = json.loads(path.read_text())
-        if before["initial_weights"] != found["initial_weights"]:
-            raise RunError(
-                f"the model {self.config.model.name} is no longer the one that {self.directory.path} was"
-                " started from: its reference is lost, so the run cannot be continued"
-            )
+        before = self.directory.environment()
+        require_same_start(self.directory, self.policy)
         last = dict(before)
         for later in before.get("resumed", []):
             last |= later
@@ -294,6 +288,7 @@ def evaluate_run(
     processes = Processes()
     if config.model.lora_rank:  # the checkpoint holds the adapters alone
         policy, chat = load_initial(config.model, config.env, device=processes.device)
+        require_same_start(directory, policy)
         load_policy(path, policy)
     else:
         policy, chat = load(config.model, path=path / "model", device=processes.device)

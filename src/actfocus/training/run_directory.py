@@ -20,7 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actfocus.config import Config, differences, load_toml, to_toml
+from pydantic import ValidationError
+
+from actfocus.config import Config, explain, load_toml, to_toml
 from actfocus.errors import RunError
 
 SCHEMA = 1
@@ -116,17 +118,22 @@ class RunDirectory:
         path = self.path / "config.toml"
         try:
             return Config.model_validate(load_toml(path))
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}") from None
+        except ValidationError as error:
+            raise RunError(f"{path} is damaged: {explain(error, Config)}") from None
 
-    def refuse_changes(self, config: Config) -> None:
-        """Raise `RunError` naming every key in which `config` differs from the run's own."""
-        changed = differences(self.config(), config)
-        if changed:
-            raise RunError(
-                f"{self.path} was started with other values of {', '.join(changed)}: resume it unchanged, or"
-                " start a new run"
-            )
+    def environment(self) -> dict[str, Any]:
+        """What the run was made with: machine, versions, `initial_weights` (the digest of its first model).
+
+        Raises:
+            RunError: If `environment.json` is missing or damaged.
+        """
+        path = self.path / "environment.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            str(found["initial_weights"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read, so the run's first model is not known: {error}") from None
+        return found
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Append one line to `metrics.jsonl` or `timing.jsonl`."""

@@ -6,6 +6,7 @@ Legend: B trajectories, T tokens; b and t those of a micro-batch, N its chosen t
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,10 +186,14 @@ def _save(model: LanguageModel, chat: Chat, config: WarmstartConfig, out: Path) 
     whole: Any = model.model
     trained = whole.merge_and_unload() if model.has_adapters else whole
     assert isinstance(trained, PreTrainedModel)
-    trained.save_pretrained(out)
-    chat.tokenizer.save_pretrained(out)
+    # Made aside and renamed: after a kill or on a full disk no half of a model stands at `out`.
+    aside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    trained.save_pretrained(aside)
+    chat.tokenizer.save_pretrained(aside)
     record = config.model_dump(mode="json") | {"wording": wording_digest(config)}
-    (out / "warmstart.json").write_text(json.dumps(record, indent=2) + "\n")
+    (aside / "warmstart.json").write_text(json.dumps(record, indent=2) + "\n")
+    aside.rename(out)
 
 
 def wording_digest(config: WarmstartConfig) -> str:

@@ -25,6 +25,7 @@ from actfocus.envs.webshop.catalogue import (
 )
 from actfocus.envs.webshop.goals import Goals
 from actfocus.envs.webshop.products import read_product
+from actfocus.envs.webshop.shop import open_shop
 from actfocus.errors import ConfigError
 from tests.envs.webshop.records import item, order, write_files
 
@@ -125,6 +126,15 @@ def test_importing_again_needs_replace(folder):
     import_catalogue(folder, "mine", replace=True)
     assert load_catalogue("mine").products == before.products[:1], "not the one that was loaded before"
     assert imported_names() == ["mine"]
+
+
+def test_a_catalogue_that_is_replaced_opens_another_shop(folder):
+    import_catalogue(write_files(folder, ITEMS, GOALS), "mine")
+    assert len(open_shop("mine").catalogue.products) == len(load_catalogue("mine").products) > 1
+    assert open_shop("mine") is open_shop("mine")
+    write_files(folder, ITEMS[:1], GOALS)
+    import_catalogue(folder, "mine", replace=True)
+    assert len(open_shop("mine").catalogue.products) == 1
 
 
 @pytest.mark.parametrize(

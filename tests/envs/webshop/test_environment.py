@@ -62,6 +62,13 @@ BOUGHT = [
 ]
 
 
+def test_the_rules_say_what_a_purchase_pays():
+    only = "Only a purchase that is right in all points pays."
+    assert only in env_for(WANTED, reward="strict").system_prompt
+    dense = env_for(WANTED, reward="dense").system_prompt
+    assert only not in dense and "Any purchase pays by how well it fits" in dense
+
+
 @pytest.mark.parametrize("reward", ["strict", "dense"])
 @pytest.mark.parametrize("match", ["fuzzy", "equal"])
 @pytest.mark.parametrize(("actions", "factor", "fuzzy", "equal"), BOUGHT)

@@ -35,6 +35,10 @@ def test_no_level_seed_is_in_both(levels: Callable[..., list[int]]) -> None:
         assert evaluation == [start.level_seed for start in evaluation_starts(500, 1)]
     with pytest.raises(ConfigError, match="'train' or 'evaluation', not 'eval'"):
         levels(0, 2, split="eval")
+    for rows in (0, -5):
+        for split in ("train", "evaluation"):
+            with pytest.raises(ConfigError, match=f"at least one level, not {rows}"):
+                levels(0, rows, split=split)
 
 
 def test_an_evaluation_plays_them(tmp_path: Path) -> None:

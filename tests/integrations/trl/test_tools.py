@@ -15,6 +15,7 @@ import trl
 from transformers import LlamaForCausalLM
 
 from actfocus.envs import ENVIRONMENTS, make_env
+from actfocus.errors import ConfigError
 from actfocus.focus import Role
 from actfocus.integrations.trl import ActFocusGRPOTrainer, FocusConfig, GameTools
 from tests.integrations.trl.scripted import MODEL, config, tokenizer
@@ -124,6 +125,12 @@ def test_a_tool_plays_the_environment() -> None:
     assert env.success and (tool.get_reward(), tool.success) == (1.0, True)
     tool.reset(level=5)
     assert (tool.get_reward(), tool.success) == (0.0, False)
+
+
+def test_a_data_set_without_levels_is_refused() -> None:
+    # Level 0 is one of evaluation: it must not be what every row of such a data set plays.
+    with pytest.raises(ConfigError, match="names no level"):
+        GameTools("frozen-lake")().reset(prompt="x", levels=3)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

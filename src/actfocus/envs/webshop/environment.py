@@ -36,14 +36,13 @@ class WebShop(TextEnv):
     is one of evaluation. An action that the page does not offer is an unknown action.
     """
 
-    rules: ClassVar[str] = (
+    _RULES: ClassVar[str] = (
         "Buy in a web shop what the request asks for. It must be the right product, with the right options,"
         " below the price limit. First search, then open a product of the results by its id, choose the"
         " options, and buy. What stands in [brackets] on a page is a button."
         " Actions: search[words] on the search page; click[button] on the others."
         " Choose every option that the request names before you click[buy now], which ends the game;"
         " description and features tell more of a product, and each look costs a turn."
-        " Only a purchase that is right in all points pays."
     )
 
     def __init__(
@@ -78,6 +77,11 @@ class WebShop(TextEnv):
         self._shop = shop or open_shop(catalogue, goals, split)
         self._option_match: OptionMatch = option_match
         self._reward = reward
+        paid = {
+            "strict": "Only a purchase that is right in all points pays.",
+            "dense": "Any purchase pays by how well it fits: 1 if it is right in all points.",
+        }
+        self.rules = f"{self._RULES} {paid[reward]}"
 
     def new_level(self, rng: np.random.Generator) -> None:
         """Draw a goal."""

@@ -20,13 +20,18 @@ class Shop:
     evaluation: Pool
 
 
-@lru_cache(maxsize=4)
 def open_shop(name: str, kind: GoalKind = "synthetic", split: Split = "product") -> Shop:
     """The shop of the catalogue `name`.
 
     Raises:
         ConfigError: If there is no such catalogue, or it has no goal of this kind.
     """
+    return _open_shop(name, load_catalogue(name).digest, kind, split)
+
+
+@lru_cache(maxsize=4)
+def _open_shop(name: str, digest: str, kind: GoalKind, split: Split) -> Shop:
+    # The digest is a part of the key: an import may have replaced the catalogue of that name.
     return make_shop(load_catalogue(name), kind, split)
 
 

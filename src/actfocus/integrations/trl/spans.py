@@ -15,8 +15,8 @@ import torch
 from actfocus.envs.protocol import parse_reply
 from actfocus.errors import ConfigError, did_you_mean
 from actfocus.focus import Role, token_roles
-from actfocus.integrations.opening import opening_of
 from actfocus.models.chat import Chat
+from actfocus.rollout.sampler import opening_of
 
 Span = tuple[int, int, Role]
 """Characters [start, end) of a reply, and what its tokens are for."""

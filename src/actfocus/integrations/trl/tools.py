@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from actfocus.envs import make_env
 from actfocus.envs.protocol import ACTION_SEPARATOR, TextEnv
+from actfocus.errors import ConfigError
 from actfocus.integrations.levels import Split, level_seeds
 from actfocus.rollout.seeds import Stream, derive_seed
 
@@ -30,13 +31,18 @@ class GameTool:
         self.success = False
         """Whether the episode has been solved."""
 
-    def reset(self, level: int = 0, **row: Any) -> str:
+    def reset(self, level: int | None = None, **row: Any) -> str:
         """Start an episode; TRL appends the returned text to the last user message of the prompt.
 
         Args:
             level: Seed of the level, from the data set.
             row: The other columns, not used.
+
+        Raises:
+            ConfigError: If the data set has no column `level`.
         """
+        if level is None:
+            raise ConfigError("the data set names no level: make it with the dataset() of the games")
         chance = derive_seed(Stream.CHANCE, level, self._episodes, *self._luck)
         self._episodes += 1
         observation, _ = self._env.reset(seed=level, options={"chance_seed": chance})

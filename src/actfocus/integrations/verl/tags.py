@@ -12,11 +12,10 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 
 from actfocus.envs.protocol import REPLY_TAGS
 from actfocus.focus import Role
-from actfocus.integrations.opening import opening_of
 from actfocus.integrations.verl.loop import chat_of
 from actfocus.integrations.verl.spans import KEY, spans_of
 from actfocus.models.chat import Chat
-from actfocus.rollout.sampler import read_reply
+from actfocus.rollout.sampler import opening_of, read_reply
 
 
 class TagsLoop(SingleTurnAgentLoop):  # type: ignore[misc, unused-ignore]
@@ -49,4 +48,4 @@ def reply_roles(chat: Chat, prompt_ids: list[int], response_ids: list[int]) -> l
 
 def _ends_reply(chat: Chat, token_id: int) -> bool:
     """Whether a last token is no text; in some vocabularies `</answer>` is a special token as well."""
-    return token_id in chat.tokenizer.all_special_ids and chat.decode([token_id])[0] not in REPLY_TAGS
+    return token_id in chat.special_ids and chat.decode([token_id])[0] not in REPLY_TAGS
