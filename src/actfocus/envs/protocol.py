@@ -22,6 +22,8 @@ FORMAT_PENALTY = -0.1
 
 ACTION_SEPARATOR = "||"
 REPLY_TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
+REPLY_HINT = " Reply as <think>...</think><answer>...</answer>."
+"""What every observation ends with."""
 _TAG = re.compile("|".join(map(re.escape, REPLY_TAGS)))
 
 EVALUATION_SEEDS = range(0, 1_000_000)
@@ -248,7 +250,4 @@ class TextEnv(gymnasium.Env[str, str]):
         heading = f"Turn {min(self.turn, self.turns)} of {self.turns}."
         if last_reward is not None:
             heading += f" Reward of the last turn: {last_reward:.4g}."
-        return (
-            f"{heading}\n{self.picture()}\nActions left: {self.actions_left}."
-            " Reply as <think>...</think><answer>...</answer>."
-        )
+        return f"{heading}\n{self.picture()}\nActions left: {self.actions_left}.{REPLY_HINT}"

@@ -1,5 +1,6 @@
 """Our environments as `rollout_func`: whole episodes with a real end, and TRL trains on what was sampled."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,10 @@ def test_generation_of_the_trainer_plays_the_same_way(tmp_path: Path) -> None:
             other.ended,
         )
     assert as_trl(found, with_logprobs=False)["logprobs"] is None
+    assert as_trl(expected, with_logprobs=True)["logprobs"] is not None
+    # Continuous batching knows none: TRL must not take NaN for what was sampled with.
+    expected[-1].logprobs[-1] = math.nan
+    assert as_trl(expected, with_logprobs=True)["logprobs"] is None
 
 
 def test_log_probabilities_are_given_where_they_are_those_of_the_sampler(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class SearchEngine:
     def __init__(self, retriever: bm25s.BM25) -> None:
         self._retriever = retriever
         self._stemmer = Stemmer.Stemmer("porter")
+        self._one_at_a_time = threading.Lock()  # a stemmer is not safe among threads, which agent loops use
 
     @classmethod
     def open(cls, catalogue: "Catalogue") -> "SearchEngine":
@@ -84,14 +86,15 @@ class SearchEngine:
         return ranked
 
     def _split(self, texts: list[str]) -> list[list[str]]:
-        words: list[list[str]] = bm25s.tokenize(
-            texts,
-            token_pattern=r"(?u)\b\w+\b",
-            stopwords="english",
-            stemmer=self._stemmer,
-            return_ids=False,
-            show_progress=False,
-        )
+        with self._one_at_a_time:
+            words: list[list[str]] = bm25s.tokenize(
+                texts,
+                token_pattern=r"(?u)\b\w+\b",
+                stopwords="english",
+                stemmer=self._stemmer,
+                return_ids=False,
+                show_progress=False,
+            )
         return words
 
     def _keep(self, folder: Path, key: str) -> None:

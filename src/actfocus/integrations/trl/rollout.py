@@ -5,8 +5,10 @@ tokens, what the environment says between them is masked (`env_mask`), and no sa
 again.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -163,7 +165,8 @@ def as_trl(records: Sequence[Trajectory], *, with_logprobs: bool) -> dict[str, A
 
     Args:
         records: The episodes, in the order of the prompts.
-        with_logprobs: Whether their log-probabilities are those that tokens were sampled with.
+        with_logprobs: Whether their log-probabilities are those that tokens were sampled with. Without one
+            of them TRL gets none, and takes the trainer's own.
 
     Raises:
         ConfigError: If an episode has no room for a reply.
@@ -181,7 +184,8 @@ def as_trl(records: Sequence[Trajectory], *, with_logprobs: bool) -> dict[str, A
         output["completion_ids"].append(record.ids[first:])
         output["env_mask"].append([int(flag) for flag in sampled[first:]])
         logprobs.append(record.logprobs[first:])
-    output["logprobs"] = logprobs if with_logprobs else None
+    known = all(map(math.isfinite, chain.from_iterable(logprobs)))
+    output["logprobs"] = logprobs if with_logprobs and known else None
     output["episode_return"] = [record.total_return for record in records]
     output["success"] = [record.success for record in records]
     return output

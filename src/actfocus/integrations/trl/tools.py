@@ -10,13 +10,10 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from actfocus.envs import make_env
-from actfocus.envs.protocol import ACTION_SEPARATOR, TextEnv
+from actfocus.envs.protocol import ACTION_SEPARATOR, REPLY_HINT, TextEnv
 from actfocus.errors import ConfigError
 from actfocus.integrations.levels import Split, level_seeds
 from actfocus.rollout.seeds import Stream, derive_seed
-
-_REPLY_HINT = " Reply as <think>...</think><answer>...</answer>."
-"""What an observation ends with; it does not hold for a model that calls tools."""
 
 
 class GameTool:
@@ -47,7 +44,7 @@ class GameTool:
         self._episodes += 1
         observation, _ = self._env.reset(seed=level, options={"chance_seed": chance})
         self._reward, self._over, self.success = 0.0, False, False
-        return observation.removesuffix(_REPLY_HINT)
+        return observation.removesuffix(REPLY_HINT)  # it does not hold for a model that calls tools
 
     def act(self, actions: str) -> str:
         """Play one turn of the game.
@@ -65,7 +62,7 @@ class GameTool:
         self._reward += float(reward)
         self._over = terminated or truncated
         self.success = bool(info["success"])
-        text = observation.removesuffix(_REPLY_HINT)
+        text = observation.removesuffix(REPLY_HINT)
         return f"{text}\nThe game is over." if self._over else text
 
     def get_reward(self) -> float:

@@ -64,8 +64,13 @@ def response_roles(extra_fields: Any, mask_R: torch.Tensor, *, row: str) -> torc
     length = len(mask_R)
     roles_R = torch.full((length,), Role.OTHER, dtype=torch.int8)
     for name, role in _ROLES.items():
-        for span in spans.get(name, ()):
-            start, end = (int(bound) for bound in span)
+        for span in spans.get(name) or ():
+            try:
+                start, end = map(int, span)
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"{span!r} among the {name} spans of the response {row} is no pair"
+                ) from None
             if not 0 <= start < end <= length:
                 raise ConfigError(
                     f"the {name} span [{start}, {end}) of the response {row} does not lie in its {length}"
