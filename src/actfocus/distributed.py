@@ -54,7 +54,7 @@ class Processes:
             raise kind(message) from own
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over ranks, on all ranks."""
+        """The sum over ranks, on all ranks; it takes the place of `tensor`."""
         if self.count > 1:
             torch.distributed.all_reduce(tensor)
         return tensor

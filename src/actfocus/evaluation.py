@@ -71,7 +71,13 @@ def success_interval(successes_SM: Sequence[Sequence[bool]]) -> tuple[float, flo
 def evaluate(
     config: Config, settings: EvaluationConfig, policy: LanguageModel, chat: Chat, processes: Processes
 ) -> Evaluation:
-    """Play every start of the fixed evaluation set once, shared among the ranks."""
+    """Play every start of the fixed evaluation set once, shared among the ranks.
+
+    Raises:
+        ConfigError: If there are not so many start states, or a prompt leaves no room for a reply.
+        NonFiniteError: If the policy's distribution is broken.
+        GameError: If a game of the user's own raises.
+    """
     if settings.states > len(EVALUATION_SEEDS):
         raise ConfigError(f"evaluation.states is at most {len(EVALUATION_SEEDS)}")
     records: list[Trajectory] = []

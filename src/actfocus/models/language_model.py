@@ -126,6 +126,9 @@ def predecessors(
 
     This is the only place where the shift between a token and its prediction is made. A row's first token
     has no prediction and can not be chosen.
+
+    Raises:
+        ValueError: If it is.
     """
     if chosen_BT[:, 0].any():
         raise ValueError("the first token of a row is not predicted by anything and can not be scored")

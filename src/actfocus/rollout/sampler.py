@@ -295,6 +295,9 @@ def draw_tokens(
 
     Returns:
         Token ids [B], and their log-probabilities [B] at temperature 1.
+
+    Raises:
+        NonFiniteError: If a row's distribution is not finite.
     """
     logprobs_BV = logits_BV.float().log_softmax(-1)
     if not logprobs_BV.isfinite().any(-1).all() or logprobs_BV.isnan().any():

@@ -39,7 +39,7 @@ def save_checkpoint(
     """Save the state after `step` under `folder`; older checkpoints go once the new one has verified.
 
     Raises:
-        OSError: If the disk is full; what was saved before is untouched.
+        OSError: If the disk is full; or what safetensors raises then. What was saved before is untouched.
     """
     final, aside = folder / f"step_{step}", folder / f".step_{step}.partial"
     for leftover in folder.glob(".step_*.partial"):  # of a run that was killed while it saved
