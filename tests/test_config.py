@@ -274,6 +274,8 @@ def overrides(draw: st.DrawFn) -> dict[str, Any]:
     for name, owner in owners.items():
         if env.get("name", "frozen-lake") != owner:
             env.pop(name, None)
+    if chosen.get("rollout", {}).get("group") == 1:  # GRPO, which is the default, compares within a group
+        chosen["rollout"]["group"] = 2
     return chosen
 
 

@@ -148,7 +148,7 @@ def test_evaluation_is_fixed(
     assert json.loads(first)["episodes"] == 12
     assert played(config, loaded, processes) == first
     # Neither the seed of the run nor the portions matter.
-    for prompts, group in ((1, 1), (5, 1), (4, 4)):
+    for prompts, group in ((1, 2), (5, 2), (4, 4)):
         other = make_config(evaluation=evaluation, seed=99, rollout={"prompts": prompts, "group": group})
         assert played(other, loaded, processes) == first
 

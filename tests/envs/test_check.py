@@ -95,7 +95,7 @@ def test_a_game_of_ones_own_is_found_in_the_working_directory(
 def test_wrong_calls_raise() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         check_environment("frozen-lake", seeds=0)
-    with pytest.raises(KeyError):
+    with pytest.raises(ConfigError, match="did you mean 'frozen-lake'"):
         check_environment("frozen-pond")
     with pytest.raises(ConfigError, match="no_such_module:Game"):
         check_environment("no_such_module:Game")

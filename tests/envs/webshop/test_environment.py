@@ -277,8 +277,8 @@ def test_the_defaults_are_the_papers():
     env = make_env("webshop")
     assert (env.turns, env.actions_per_turn, env.actions_per_episode) == (9, 1, 9)
     assert len(env._shop.catalogue.products) >= 300 and len(env._shop.goals) >= 1_000
-    assert len(WebShop.rules.split()) <= 110
-    assert WebShop.rules in env.system_prompt
+    assert len(env.rules.split()) <= 110
+    assert env.rules in env.system_prompt
 
 
 def test_settings_arrive_through_the_configuration():
