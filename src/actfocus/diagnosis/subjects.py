@@ -25,7 +25,7 @@ from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
 from actfocus.training.checkpoint import find_checkpoint, load_policy
-from actfocus.training.initial import load_initial, require_same_start
+from actfocus.training.initial import load_initial, require_same_start, weights_digest
 from actfocus.training.run_directory import RunDirectory, numbered
 
 EPISODES_AT_ONCE = 64
@@ -181,7 +181,7 @@ def _load_run(run: RunDirectory, config: Config, step: int | None, device: torch
     """Policy of a checkpoint beside the model that the run was started from, and the checkpoint's step."""
     path, found = find_checkpoint(run.checkpoints, step)
     initial, chat = load_initial(config.model, config.env, device=device)
-    require_same_start(run, initial)
+    require_same_start(run, weights_digest(initial))
     if config.model.lora_rank:  # the checkpoint holds the adapters alone
         load_policy(path, initial)
         return Agent(initial, chat, trained=found > 0), found

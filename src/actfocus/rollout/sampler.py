@@ -37,25 +37,10 @@ class BrokenSampling(NonFiniteError):
 
 
 class ReadReply(NamedTuple):
-    """A reply's text, and the role of each of its tokens."""
+    """A reply's text, with what the template wrote of it, and the role of each token that the model wrote."""
 
     text: str
     roles: list[int]
-
-
-def read_reply(chat: Chat, ids: list[int], opening: str = "") -> ReadReply:
-    """Decode a reply and lay the parsed spans on the tokens that wrote them.
-
-    Args:
-        chat: The tokenizer.
-        ids: What the model wrote.
-        opening: Text in front of it that is a part of the reply, though the model did not write it.
-    """
-    text, offsets = chat.decode(ids)
-    reply, shift = parse_reply(opening + text), len(opening)
-    found = [(reply.reasoning, Role.REASONING), (reply.action, Role.ACTION)]
-    spans = [(span[0] - shift, span[1] - shift, role) for span, role in found if span is not None]
-    return ReadReply(text, token_roles(ids, offsets, spans, [True] * len(ids)).tolist())
 
 
 def opening_of(chat: Chat, before: Sequence[int], text: str) -> str:
@@ -71,6 +56,22 @@ def opening_of(chat: Chat, before: Sequence[int], text: str) -> str:
         return ""
     # The tag and the blanks behind it are at most a few tokens, even with one token a byte.
     return think if chat.decode(list(before[-16:]))[0].rstrip().endswith(think) else ""
+
+
+def read_reply(chat: Chat, ids: list[int], before: Sequence[int] = ()) -> ReadReply:
+    """Decode a reply and lay the parsed spans on the tokens that wrote them.
+
+    Args:
+        chat: The tokenizer.
+        ids: What the model wrote.
+        before: The tokens in front of it, whose end may be a part of the reply: see `opening_of`.
+    """
+    text, offsets = chat.decode(ids)
+    opening = opening_of(chat, before, text)
+    reply, shift = parse_reply(opening + text), len(opening)
+    found = [(reply.reasoning, Role.REASONING), (reply.action, Role.ACTION)]
+    spans = [(span[0] - shift, span[1] - shift, role) for span, role in found if span is not None]
+    return ReadReply(opening + text, token_roles(ids, offsets, spans, [True] * len(ids)).tolist())
 
 
 class Episode:
@@ -131,11 +132,9 @@ class Episode:
 
     def _add_reply(self) -> str:
         """Put the present reply into the record, with its roles; returns it as the game reads it."""
-        text, _ = self._chat.decode(self.reply)
-        opening = opening_of(self._chat, self.record.ids, text)
-        roles = read_reply(self._chat, self.reply, opening).roles
+        text, roles = read_reply(self._chat, self.reply, self.record.ids)
         self.record.add_reply(self.reply, roles, self._logprobs, self._turn)
-        return opening + text
+        return text
 
     def play(self) -> None:
         """Lay roles on the finished reply, play it, and append the observation as context."""

@@ -26,9 +26,9 @@ def shipped_path(model: ModelConfig, env: EnvConfig) -> Path | None:
     return registry.tiny_path(env.name) if model.name == registry.TINY else None
 
 
-def require_same_start(run: RunDirectory, initial: LanguageModel) -> None:
-    """Raise `RunError` if `initial` is not the model that the run began with, which is its reference."""
-    if weights_digest(initial) != run.environment()["initial_weights"]:
+def require_same_start(run: RunDirectory, digest: str) -> None:
+    """Raise `RunError` if `digest` is not that of the model that the run began with: its reference."""
+    if digest != run.environment()["initial_weights"]:
         raise RunError(
             f"the model {run.config().model.name} is no longer the one that {run.path} was started from: its"
             " reference is lost, so the run can neither be continued nor read"

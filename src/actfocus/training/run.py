@@ -250,7 +250,7 @@ class Run:
             write_whole(path, json.dumps(found, indent=2).encode())
             return
         before = self.directory.environment()
-        require_same_start(self.directory, self.policy)
+        require_same_start(self.directory, found["initial_weights"])
         last = dict(before)
         for later in before.get("resumed", []):
             last |= later
@@ -288,7 +288,7 @@ def evaluate_run(
     processes = Processes()
     if config.model.lora_rank:  # the checkpoint holds the adapters alone
         policy, chat = load_initial(config.model, config.env, device=processes.device)
-        require_same_start(directory, policy)
+        require_same_start(directory, weights_digest(policy))
         load_policy(path, policy)
     else:
         policy, chat = load(config.model, path=path / "model", device=processes.device)

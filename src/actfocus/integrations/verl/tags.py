@@ -15,7 +15,7 @@ from actfocus.focus import Role
 from actfocus.integrations.verl.loop import chat_of
 from actfocus.integrations.verl.spans import KEY, spans_of
 from actfocus.models.chat import Chat
-from actfocus.rollout.sampler import opening_of, read_reply
+from actfocus.rollout.sampler import read_reply
 
 
 class TagsLoop(SingleTurnAgentLoop):  # type: ignore[misc, unused-ignore]
@@ -42,7 +42,7 @@ def reply_roles(chat: Chat, prompt_ids: list[int], response_ids: list[int]) -> l
     if written and _ends_reply(chat, response_ids[-1]):
         written -= 1
     reply = response_ids[:written]
-    roles = read_reply(chat, reply, opening_of(chat, prompt_ids, chat.decode(reply)[0])).roles
+    roles = read_reply(chat, reply, prompt_ids).roles
     return roles + [Role.OTHER] * (len(response_ids) - written)
 
 
