@@ -4,8 +4,7 @@
 2. An episode does not depend on who is sampled with it, and a start gives the same episode every time.
 3. The recorded ids are the template's and the sampled ones, nothing else; played again as text, they give the
    same rewards, problems and success.
-4. Limits hold to the token.
-5. Each distinct opening is computed once.
+4. Each distinct opening is computed once.
 """
 
 import math
@@ -15,34 +14,23 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, Qwen2Config
 
 from actfocus.envs import make_env
-from actfocus.errors import ConfigError, ModelError, NonFiniteError
+from actfocus.errors import ModelError, NonFiniteError
 from actfocus.focus.roles import Role
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.tiny import tiny_model
 from actfocus.rollout.batch import collate
 from actfocus.rollout.context_cache import ContextCache
-from actfocus.rollout.sampler import BrokenSampling, Episode, Limits, sample_episodes
+from actfocus.rollout.sampler import BrokenSampling, Episode, Limits
 from actfocus.rollout.seeds import training_starts
 from tests.fixtures import Brief, fresh_tokenizer, lively_weights
-from tests.rollout.scripts import frozen_lake, play_scripts
+from tests.rollout.scripts import LIMITS, frozen_lake, opening_text, play, play_scripts, replies_of
 
-LIMITS = Limits(900, 24)
 GAMES = {
     "frozen-lake": frozen_lake,
     "sokoban": lambda: make_env("sokoban", turns=3),
     "sudoku": lambda: make_env("sudoku", turns=3),
 }
-
-
-def play(model, chat, starts=None, make=frozen_lake, limits=LIMITS, **settings):
-    starts = training_starts(1, 0, 3, 3) if starts is None else starts
-    return sample_episodes(model, chat, make, starts, limits=limits, **settings)
-
-
-@pytest.fixture(scope="module")
-def records(lively, chat):
-    return play(lively, chat)
 
 
 def test_the_episodes_are_worth_testing_with(records):
@@ -52,16 +40,6 @@ def test_the_episodes_are_worth_testing_with(records):
     replies = [reply for record in records for reply in replies_of(record)]
     lengths = {len(reply) for reply in replies}
     assert len(lengths) > 5 and max(lengths) == LIMITS.response
-
-
-def replies_of(record):
-    turns = sorted(set(record.turns))
-    pairs = list(zip(record.ids, record.roles, record.turns, strict=True))
-    found = [[i for i, role, t in pairs if t == turn and role != Role.CONTEXT] for turn in turns]
-    return [reply for reply in found if reply]
-
-
-# 1. Alignment. ------------------------------------------------------------------------------------------
 
 
 def check_alignment(model, records):
@@ -232,68 +210,6 @@ def test_the_members_of_a_group_have_luck_of_their_own(chat, monkeypatch):
         check_replay(chat, record, make())
 
 
-# 4. Limits. ---------------------------------------------------------------------------------------------
-
-
-def test_a_reply_is_cut_at_the_response_limit(chat, monkeypatch):
-    reply = chat.encode_reply("<think> a</think><answer> Down</answer>")
-    for limit, problem in [(len(reply), False), (len(reply) - 1, False), (len(reply) - 2, True)]:
-        (record,) = play_scripts(chat, [[reply] * 3], frozen_lake, Limits(3000, limit), monkeypatch)
-        assert replies_of(record) == [reply[:limit]] * len(record.rewards)
-        assert all((p is not None) == problem for p in record.problems)
-        # What the model did not write, the template does: as context, between the replies.
-        text = chat.tokenizer.decode(record.ids)
-        assert text.count("<|end|>") == 2 + 2 * (len(record.rewards) - 1) + (limit == len(reply))
-
-
-def test_limits_hold_to_the_token(lively, chat, records):
-    shortest = min(len(record.ids) for record in records)
-    opening = records[0].roles.index(Role.OTHER)
-    seen = set()
-    for context in [opening + 1, opening + 7, shortest - 30, shortest - 1]:
-        for record in play(lively, chat, limits=Limits(context, 24)):
-            own_opening = len(chat.opening(*opening_text(record)))
-            seen.add(record.ended)
-            assert all(len(reply) <= 24 for reply in replies_of(record))
-            if own_opening >= context:
-                assert (record.ended, record.sampled, record.rewards) == ("context", 0, [])
-                assert record.total_return == 0 and isinstance(record.total_return, float)
-            else:
-                assert record.sampled > 0 and len(record.ids) <= context
-                assert record.roles[-1] != Role.CONTEXT, "an observation that is never answered"
-            for reply in replies_of(record)[:-1]:
-                assert len(reply) == 24 or reply[-1] in chat.end_ids
-    assert "context" in seen
-
-
-def opening_text(record):
-    env = frozen_lake()
-    observation, _ = env.reset(
-        seed=record.start.level_seed, options={"chance_seed": record.start.chance_seed}
-    )
-    return env.system_prompt, observation
-
-
-def test_room_for_one_more_token_is_used(chat, monkeypatch):
-    """The last reply is cut where the context ends; an observation without room behind it is left out."""
-    reply = chat.encode_reply("<think> a</think><answer> oops</answer>")
-    (whole,) = play_scripts(chat, [[reply] * 3], frozen_lake, Limits(3000, 200), monkeypatch)
-    assert whole.ended == "truncated" and len(whole.rewards) == 3
-    last = len(whole.ids) - len(reply)
-    for context, expected in [
-        (len(whole.ids), len(whole.ids)),
-        (len(whole.ids) - 1, len(whole.ids) - 1),
-        (last + 1, last + 1),
-        (last, second_end := whole.turns.index(2)),
-        (second_end, second_end),
-        (second_end - 1, second_end - 1),
-    ]:
-        (record,) = play_scripts(chat, [[reply] * 3], frozen_lake, Limits(context, 200), monkeypatch)
-        assert record.ids == whole.ids[:expected]
-        assert record.ended == ("context" if context <= last else "truncated")
-        assert len(record.rewards) == (2 if context <= last else 3)
-
-
 def test_an_empty_reply_is_refused(chat):
     episode = Episode(frozen_lake(), chat, training_starts(1, 0, 1, 1)[0], LIMITS)
     with pytest.raises(ModelError, match="without any token"):
@@ -327,7 +243,7 @@ def test_no_starts_are_no_episodes(lively, chat):
     assert play(lively, chat, starts=[]) == []
 
 
-# 5. Cost, temperature, broken weights. ------------------------------------------------------------------
+# 4. Cost, temperature, broken weights. ------------------------------------------------------------------
 
 
 def test_each_distinct_opening_is_computed_once(lively, chat, monkeypatch):
@@ -432,11 +348,3 @@ def test_what_was_sampled_before_a_model_broke_is_kept(lively, chat, monkeypatch
         assert kept.logprobs == pytest.approx(whole.logprobs[: len(kept.logprobs)], abs=1e-5)
         lengths = [len(reply) for reply in replies_of(whole)[:2]] + [0]
         assert kept.sampled == min(lengths[0], first + after) + min(lengths[1], max(0, after))
-
-
-def test_a_first_prompt_without_room_for_a_reply_is_refused(lively, chat, records):
-    shortest = min(len(chat.opening(*opening_text(record))) for record in records)
-    for context in (1, shortest):
-        refused = f"has {shortest} tokens or more, so rollout.context = {context} leaves no room"
-        with pytest.raises(ConfigError, match=refused):
-            play(lively, chat, limits=Limits(context, 24))

@@ -4,6 +4,8 @@ The model stands for `tiny`: the same architecture, its own tokenizer, warm-star
 are well-formed, so that batches hold action tokens. It is made once per session.
 """
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,14 @@ SMALL: dict[str, Any] = {
     "seed": 5,
 }
 """A run of about two seconds."""
+
+
+def lines(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
 def lessons(model: Path | str = "tiny", **settings: Any) -> WarmstartConfig:
