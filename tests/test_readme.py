@@ -22,7 +22,7 @@ SMALL_EVALUATION = ["--evaluation.states", "2", "--evaluation.samples", "1"]
 SMALL_ROLLOUT = ["--rollout.prompts", "2", "--rollout.group", "2", "--rollout.response", "24"]
 SHORTER = {
     "train": ["--steps", "1", *SMALL_ROLLOUT, *SMALL_EVALUATION],
-    "eval": ["--samples", "1"],
+    "eval": ["--states", "4", "--samples", "1"],
     "warmstart": ["--episodes", "4"],
     "check-env": ["--seeds", "2", "--fuzz", "50"],
 }

@@ -22,7 +22,7 @@ from actfocus.errors import ActfocusError
 from actfocus.report.progress import SilentProgress
 from actfocus.training.loop import Loop, Step
 from actfocus.training.run import resume, train
-from tests.training.test_run import poison_weights
+from tests.training.test_failures import poison_weights
 
 QUIET = SilentProgress()
 
