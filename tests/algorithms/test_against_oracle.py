@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from actfocus.config import AlgorithmConfig
+from actfocus.rollout.batch import Batch
 from tests import oracle
 from tests.focus.test_against_oracle import SEEDS, TOLERANCE, assert_close, both_dtypes, tensor
 from tests.modules import grpo_module, ppo_module
@@ -34,6 +36,32 @@ def test_gae_of_a_reward_at_the_end_is_the_return_less_the_value():
     advantages_BT, returns_BT = ppo_module.gae(rewards_BT, values_BT, sampled_BT, gamma=1.0, lam=1.0)
     assert returns_BT.tolist() == [[0, 5, 5, 0, 0, 5, 5, 0]]
     assert advantages_BT.tolist() == [[0, 4, 3, 0, 0, 0, -1, 0]]
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ppo_asks_for_the_sampled_tokens_with_its_own_gamma_and_lambda(seed, whiten):
+    given = oracle.random_batch(seed)
+    unused = torch.zeros(0)
+    batch = Batch(
+        ids_BT=unused,
+        roles_BT=tensor(given.roles_BT),
+        sampler_logprobs_BT=unused,
+        rewards_BT=tensor(given.rewards_BT),
+        returns_B=unused,
+        groups_B=unused,
+        lengths_B=unused,
+        values_BT=tensor(given.values_BT),
+    )
+    config = AlgorithmConfig(name="ppo", gamma=0.9, lam=0.7, whiten=whiten)
+    got_BT = ppo_module.Ppo(config).advantages(batch)
+    expected_BT, targets_BT = oracle.gae(
+        given.rewards_BT, given.values_BT, given.sampled_BT, gamma=0.9, lam=0.7
+    )
+    assert_close(batch.value_targets_BT, targets_BT, 1e-12)
+    if whiten:
+        expected_BT = oracle.whiten(expected_BT, given.sampled_BT)
+    assert_close(got_BT, expected_BT, 1e-10)
 
 
 def check_whiten(seed, dtype=np.float64):

@@ -17,10 +17,11 @@ from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
 from actfocus.report.progress import SilentProgress
+from actfocus.rollout.batch import Batch
 from actfocus.rollout.seeds import Stream, derive_seed
 from actfocus.rollout.trajectory import Trajectory
 from actfocus.training.demonstrations import demonstration, demonstration_texts
-from actfocus.training.warmstart import imitate, warmstart
+from actfocus.training.warmstart import _update, imitate, warmstart
 from tests.training.conftest import lessons
 
 
@@ -207,3 +208,43 @@ def test_micro_batches_do_not_change_the_update(model_folder: object, size: int)
     (whole, loss), (parts, same) = gradient(8), gradient(size)
     assert same == pytest.approx(loss, rel=1e-6)
     assert (parts - whole).norm() < 1e-5 * whole.norm()
+
+
+@pytest.mark.parametrize("context_weight", [0.0, 0.3])
+@pytest.mark.parametrize("micro_batch", [5, 12])
+def test_an_update_weighs_every_token_by_its_own_role(
+    small: LanguageModel, small_episodes: Batch, context_weight: float, micro_batch: int
+) -> None:
+    """Loss and direction of the gradient are those of a sum by hand, and not those of wrong roles."""
+    config = lessons(context_weight=context_weight, action_weight=4.0, micro_batch=micro_batch)
+    parameters = small.parameters()
+
+    def by_hand(roles: list[list[int]]) -> tuple[torch.Tensor, float]:
+        weight_of = {Role.CONTEXT: context_weight, Role.REASONING: 1.0, Role.ACTION: 4.0, Role.OTHER: 1.0}
+        total, said = torch.zeros((), dtype=torch.float64), []
+        for ids, length, row in zip(
+            small_episodes.ids_BT, small_episodes.lengths_B.tolist(), roles, strict=True
+        ):
+            logits = small.causal_lm(input_ids=ids[None, :length]).logits[0]
+            for t in range(1, length):
+                loss = logits[t - 1].logsumexp(-1) - logits[t - 1, ids[t]]
+                total = total + weight_of[Role(row[t])] * loss
+                if row[t] != Role.CONTEXT:
+                    said.append(loss.item())
+        gradient = torch.cat([part.flatten() for part in torch.autograd.grad(total, parameters)])
+        return gradient / gradient.norm(), sum(said) / len(said)
+
+    loss = _update(small, torch.optim.SGD(parameters, lr=0.0), small_episodes, config, parameters)
+    found = torch.cat([part.grad.flatten() for part in parameters if part.grad is not None])
+    found = found / found.norm()  # it is clipped
+    roles = small_episodes.roles_BT.tolist()
+    direction, said = by_hand(roles)
+    assert loss == pytest.approx(said, rel=1e-12)
+    assert (found - direction).norm() < 1e-7  # the weights are in single precision
+    swapped = {Role.REASONING: Role.ACTION, Role.ACTION: Role.REASONING}
+    for wrong in (
+        [[0, *row[:-1]] for row in roles],
+        [[*row[1:], 0] for row in roles],
+        [[swapped.get(Role(role), role) for role in row] for row in roles],
+    ):
+        assert (found - by_hand(wrong)[0]).norm() > 1e-2

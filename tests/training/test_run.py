@@ -113,6 +113,10 @@ def test_episodes_say_everything_of_every_token(algorithm: str, finished: Finish
     assert weights == pytest.approx(expected.tolist(), abs=1e-6)
     assert metrics["tokens"] == len(roles)
     assert metrics["sampled_tokens"] == sum(role != Role.CONTEXT for role in roles)
+    for name, role in (("reasoning", Role.REASONING), ("action", Role.ACTION)):
+        share = roles.count(role) / metrics["sampled_tokens"]
+        assert metrics[f"{name}_share"] == pytest.approx(share)
+    assert metrics["action_signal"] == metrics["energy_action"]
     # The metrics of each role are means over the tokens that are recorded here.
     for name, role in SAMPLED_ROLES.items():
         for key, figures in ((f"energy_{name}", signal), (f"ratio_{name}", ratio)):
