@@ -1,6 +1,7 @@
 """Our environments as `rollout_func`: whole episodes with a real end, and TRL trains on what was sampled."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from actfocus.envs import TextEnv, make_env
 from actfocus.errors import ConfigError
-from actfocus.focus import Role
+from actfocus.focus import SAMPLED_ROLES, Role
 from actfocus.integrations.trl import EnvironmentRollout, FocusConfig, episode_return
 from actfocus.integrations.trl import trainer as trainer_module
 from actfocus.integrations.trl.rollout import as_trl, play_with
@@ -75,7 +76,16 @@ def test_trl_trains_on_the_tokens_and_roles_that_our_sampler_recorded(tmp_path: 
         turns.add(len(record.rewards))
         assert record.ended in ("terminated", "truncated")
     assert 2 in turns and len(records) == 8
-    rewards = made.state.log_history[0]["rewards/episode_return/mean"]
+    logged = made.state.log_history[0]
+    counts = Counter(role for record in records for role in record.roles)
+    tokens = sum(counts[role] for role in SAMPLED_ROLES.values())
+    assert counts[Role.ACTION] != counts[Role.REASONING] != counts[Role.OTHER]
+    assert logged["focus/action_share"] == pytest.approx(counts[Role.ACTION] / tokens)
+    assert logged["focus/reasoning_share"] == pytest.approx(counts[Role.REASONING] / tokens)
+    assert 1 < logged["focus/action_weight"] < 1.5
+    weight = 0.1 * (tokens - counts[Role.ACTION]) + logged["focus/action_weight"] * counts[Role.ACTION]
+    assert logged["focus/weight_per_token"] == pytest.approx(weight / tokens, rel=1e-5)
+    rewards = logged["rewards/episode_return/mean"]
     assert rewards == pytest.approx(sum(record.total_return for record in records) / 8, abs=1e-6)
     # The members of a group share the level and not the luck.
     assert len({record.start.level_seed for record in records}) == 2
@@ -115,10 +125,49 @@ def test_generation_of_the_trainer_plays_the_same_way(tmp_path: Path) -> None:
             other.ended,
         )
     assert as_trl(found, with_logprobs=False)["logprobs"] is None
+    assert all(math.isnan(value) for record in found for value in sampled(record, record.logprobs))
     assert as_trl(expected, with_logprobs=True)["logprobs"] is not None
     # Continuous batching knows none: TRL must not take NaN for what was sampled with.
     expected[-1].logprobs[-1] = math.nan
     assert as_trl(expected, with_logprobs=True)["logprobs"] is None
+
+
+def sampled(record: Trajectory, figures: list[float]) -> list[float]:
+    """The figures of the tokens that the model sampled."""
+    return [figure for figure, role in zip(figures, record.roles, strict=True) if role != Role.CONTEXT]
+
+
+def test_log_probabilities_of_the_trainers_generation_stay_on_their_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM gives some; here every sampled token of every episode has one of its own."""
+    rollout = make_rollout()
+    made = made_with(rollout, tmp_path, max_completion_length=LIMITS.response)
+    generate, said = made._generate_single_turn, []
+
+    def with_logprobs(contexts: Any, *rest: Any) -> Any:
+        replies, _ = generate(contexts, *rest)
+        logprobs = [
+            [-1.0 - 100 * len(said) - row - place / 1000 for place in range(len(reply))]
+            for row, reply in enumerate(replies)
+        ]
+        said.append(([list(context) for context in contexts], replies, logprobs))
+        return replies, logprobs
+
+    monkeypatch.setattr(made, "_generate_single_turn", with_logprobs)
+    starts = rollout._starts([row["prompt"] for row in rollout.dataset(6)], made)
+    found = play_with(made, chat(), two_turns, starts, LIMITS)
+    for contexts, replies, logprobs in said:
+        for context, reply, values in zip(contexts, replies, logprobs, strict=True):
+            end = len(context) + len(reply)
+            (record,) = [record for record in found if record.ids[:end] == [*context, *reply]]
+            assert record.logprobs[len(context) : end] == values
+    for record in found:
+        known = [value != 0 for value in record.logprobs]
+        assert known == [role != Role.CONTEXT for role in record.roles]
+        first = known.index(True)
+        assert as_trl([record], with_logprobs=True)["logprobs"] == [record.logprobs[first:]]
+    assert len({len(contexts) for contexts, *_ in said}) > 1, "no episode ended before the others"
 
 
 def test_log_probabilities_are_given_where_they_are_those_of_the_sampler(tmp_path: Path) -> None:

@@ -168,11 +168,15 @@ def test_a_function_of_the_users_own(tmp_path: Path) -> None:
     made = trainer(tmp_path, roles=capitals, focus=FocusConfig(beta=0))
     made.train()
     assert all(text == "".join(chat().decode(ids)[0]) for text, ids in seen) and len(seen) > 8
+    found = 0
     for batch in made._buffered_inputs:
         for ids, roles in zip(batch["completion_ids"].tolist(), batch["focus_roles"], strict=True):
             actions = [text.strip() for text in written(ids, roles, Role.ACTION)]
-            assert set(actions) <= {"Left"}
+            text = "".join(chat().decode([i for i, r in zip(ids, roles.tolist(), strict=True) if r])[0])
+            assert actions == (["Left"] if "Left" in text else [])
+            found += len(actions)
             assert not written(ids, roles, Role.REASONING)
+    assert found
 
 
 def test_a_span_that_ends_before_it_starts_is_refused(tmp_path: Path) -> None:
