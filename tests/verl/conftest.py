@@ -1,7 +1,7 @@
 """verl, Ray and TransferQueue are real in all of these tests; only device and rollout server are ours.
 
 They need verl's own virtual environment (`make test-verl`). Where verl is not installed, only the tests of
-the spans are collected: they need none.
+spans and weights are collected: they need none.
 """
 
 import os
@@ -35,9 +35,8 @@ def _has_verl() -> bool:
 
 
 if not _has_verl():
-    collect_ignore = [
-        path.name for path in Path(__file__).parent.glob("*.py") if path.name != "test_spans.py"
-    ]
+    _alone = ("test_spans.py", "test_weigh.py")
+    collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in _alone]
 if _has_verl():
     # Before verl is imported, here and in the processes that Ray starts. Not elsewhere: this file is read in
     # every test run, and other tests depend on the environment.
