@@ -36,7 +36,9 @@ def _has_verl() -> bool:
 
 if not _has_verl():
     _alone = ("test_spans.py", "test_weigh.py")
-    collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in _alone]
+    collect_ignore = [
+        path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in _alone
+    ]
 if _has_verl():
     # Before verl is imported, here and in the processes that Ray starts. Not elsewhere: this file is read in
     # every test run, and other tests depend on the environment.
