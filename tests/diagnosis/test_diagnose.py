@@ -89,13 +89,13 @@ def test_the_figures_are_those_of_the_parts(request_of, tmp_path):
     expected = bottleneck(energies_BT, batch.roles_BT, batch.returns_B, batch.groups_B)
     for scope, found in result["correlations"]["energy"].items():
         assert found["groups"] == expected.groups[scope]
-        if not math.isnan(expected.rho[scope]):
-            assert found["rho"] == pytest.approx(expected.rho[scope])
+        rho = None if math.isnan(expected.rho[scope]) else pytest.approx(expected.rho[scope])
+        assert found["rho"] == rho
+    assert result["correlations"]["energy"]["all"]["rho"] is not None
     gradient = result["gradient"]
-    if gradient is not None:
-        assert gradient["focus"]["alpha"] == 0.3
-        before, after = gradient["before"]["reasoning"], gradient["after"]["reasoning"]
-        assert after["per_token"] == pytest.approx(0.3 * before["per_token"])
+    assert gradient["focus"]["alpha"] == 0.3
+    before, after = gradient["before"]["reasoning"], gradient["after"]["reasoning"]
+    assert after["per_token"] == pytest.approx(0.3 * before["per_token"])
 
 
 def load_policy(request):

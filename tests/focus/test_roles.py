@@ -264,5 +264,5 @@ def test_no_tokens():
     ],
 )
 def test_input_that_does_not_fit_together_is_refused(ids, offsets, sampled):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"ids, \d+ offsets|ends before it starts"):
         roles_module.token_roles(ids, offsets, [(0, 2, Role.ACTION)], sampled)

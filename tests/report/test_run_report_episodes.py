@@ -84,6 +84,18 @@ def test_tokens_without_a_signal_are_counted_and_their_scope_is_left_out(tmp_pat
     assert len(found["step"]["notes"]) == 2
 
 
+def test_tokens_of_older_runs_that_have_0_for_their_energy_have_none(tmp_path: Path) -> None:
+    records = planted()
+    for record in records:
+        pairs = zip(record["signal"], record["roles"], strict=True)
+        record["signal"] = [0.0 if role == 1 else value for value, role in pairs]
+    found = scopes(make(tmp_path / "r", {4: records}))
+    assert found["reasoning"]["missing"] == found["reasoning"]["tokens"] > 0
+    assert found["reasoning"]["correlation"] is None and found["action"]["correlation"] is not None
+    entropy = scopes(make(tmp_path / "e", {4: records}, focus={"signal": "entropy"}))
+    assert entropy["reasoning"]["missing"] == 0  # 0 is an entropy like any other
+
+
 def test_equal_returns_are_equal_in_whatever_order_they_were_summed(tmp_path: Path) -> None:
     records = planted()
     for record in records:
@@ -177,6 +189,9 @@ def test_the_rest_fills_up_and_none_comes_twice() -> None:
 
 def test_pull_is_the_weighted_sum_of_the_advantages() -> None:
     record = with_figures(play([REPLY]))
+    for name in ("weights", "advantages"):  # what stands at context is no concern
+        pairs = zip(record[name], record["roles"], strict=True)
+        record[name] = [value if role else 7.0 for value, role in pairs]
     triples = zip(record["weights"], record["advantages"], record["roles"], strict=True)
     expected = math.fsum(weight * abs(advantage) for weight, advantage, role in triples if role)
     assert pull(read_episode(record)) == pytest.approx(expected)

@@ -80,10 +80,8 @@ def test_every_figure_of_the_metrics_that_has_a_chart_is_drawn(finished: Finishe
     }
     for title, key in (("Clip fraction", "clip_fraction"), ("Ratio", "ratio"), ("Energy", "energy")):
         for role in ("reasoning", "action", "other"):
-            if f"{key}_{role}" in line:
-                assert found[title][role] == line[f"{key}_{role}"]
-    if "weight_entropy" in line:
-        assert found["Evenness of the weights"] == {"weights": line["weight_entropy"]}
+            assert found[title][role] == line[f"{key}_{role}"]
+    assert found["Evenness of the weights"] == {"weights": line["weight_entropy"]}
     assert found["Norm of the gradient"] == {"policy": line["grad_norm"]}
     assert found["Length of a reply"] == {"training": line["reply_tokens"]}
 

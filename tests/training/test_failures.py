@@ -18,10 +18,12 @@ from actfocus.config import Config
 from actfocus.envs import EVALUATION_SEEDS
 from actfocus.envs.frozen_lake import FrozenLake
 from actfocus.errors import ConfigError, GameError, NonFiniteError
+from actfocus.focus import Role
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.reference import FrozenCopy
 from actfocus.report.progress import SilentProgress
+from actfocus.rollout.batch import Batch
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
 from actfocus.training import loop as loop_module
@@ -180,6 +182,17 @@ def test_not_finite_stops_before_the_update(
     if keep == 1:
         resume(run, progress=QUIET)
         assert equal_in_equal_runs(run) == equal_in_equal_runs(finished(algorithm))
+
+
+def test_a_signal_has_to_be_finite_at_action_tokens_alone(small_episodes: Batch) -> None:
+    """Energy is checked at every sampled token; the signal may be unknown where nothing reads it."""
+    batch, is_action_BT = small_episodes, small_episodes.roles_BT == Role.ACTION
+    batch.signal_BT = torch.where(is_action_BT, 1.0, math.nan)
+    loop_module._require_finite(batch)
+    row, place = torch.argwhere(is_action_BT)[-1].tolist()
+    batch.signal_BT[row, place] = math.inf
+    with pytest.raises(NonFiniteError, match="the signal of action tokens"):
+        loop_module._require_finite(batch)
 
 
 def test_a_run_that_never_began_does_not_stand_in_the_way(make_config: MakeConfig, tmp_path: Path) -> None:

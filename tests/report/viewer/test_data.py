@@ -47,6 +47,8 @@ def test_figures_are_on_their_tokens(reader: Reader) -> None:
     sampled = [token for token, role in enumerate(record["roles"]) if role]
     for name in set(FIGURES) - {"ratio", "to_reference"}:
         assert tokens["figures"][name] == [pytest.approx(record[name][t], rel=5e-4) for t in sampled], name
+    differences = [record["old_logprobs"][t] - record["ref_logprobs"][t] for t in sampled]
+    assert tokens["figures"]["to_reference"] == [pytest.approx(value, rel=5e-4) for value in differences]
     ratios = [pytest.approx(record["ratio"][t] - 1, rel=6e-4) for t in sampled]
     assert tokens["figures"]["ratio"] == ratios
     assert (packed["length"], packed["sampled"]) == (len(record["ids"]), len(sampled))
@@ -59,6 +61,16 @@ def test_the_ratio_to_the_reference_is_not_drowned_by_rounding(reader: Reader) -
     record["ref_logprobs"] = [-10.81111] * len(record["ids"])
     tokens = unpack(pack_episode(read_episode(record), reader, Vocabulary()))
     assert set(tokens["figures"]["to_reference"]) == {-0.00123}
+
+
+def test_colours_range_over_sampled_tokens_alone() -> None:
+    record = with_figures(play([REPLY] * 2), seed=3)
+    expected = ranges([read_episode(record)])
+    assert {*FIGURES} <= expected.keys()
+    for name in {*FIGURES} & record.keys():
+        pairs = zip(record[name], record["roles"], strict=True)
+        record[name] = [value if role else 1000.0 for value, role in pairs]
+    assert ranges([read_episode(record)]) == expected
 
 
 def test_missing_figures_are_null(reader: Reader) -> None:
