@@ -43,6 +43,7 @@ def draw_bottleneck(
         figure.suptitle(_drawable(title), fontsize=11, parse_math=False)
         paths = [folder / "bottleneck.png", folder / "bottleneck.svg"]
         figure.savefig(paths[0], dpi=150)
+        figure.set_layout_engine("none")  # as it has just been laid out
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
 
