@@ -151,6 +151,18 @@ def test_a_plan_makes_nothing(actfocus: Call, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_names_runs_that_cannot_go_on(actfocus: Call, tmp_path: Path) -> None:
+    words = ["--env", "frozen-lake", "--algorithm", "grpo", "--seeds", "0", "--out", "d", "--plan", "--json"]
+    damaged = tmp_path / "d" / "runs" / "frozen-lake-grpo-uniform-0"
+    damaged.mkdir(parents=True)
+    (damaged / "config.toml").write_text("steps = ")
+    figures = json.loads(actfocus("compare", *words).out)["plan"]
+    assert (figures["runs"], figures["to_start"]) == (1, 1)
+    assert figures["cannot_go_on"] == ["frozen-lake-grpo-uniform-0"]
+    shown = actfocus("compare", *words[:-1]).out
+    assert "cannot go on: frozen-lake-grpo-uniform-0: " in shown and "move" in shown
+
+
 def make_table(folder: Path) -> None:
     for seed, (before, after) in enumerate([(0.5, 0.625), (0.25, 0.5), (0.375, 0.4375)]):
         make_run(folder / f"u{seed}", settings(UNIFORM, seed), [0.25, 0.25, before])
@@ -227,10 +239,16 @@ def test_what_is_wrong_is_one_line(actfocus: Call, tmp_path: Path) -> None:
     make_run(tmp_path / "other", settings(steps=5, rollout={"keep": 1.0}), [0.5] * 6)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "report.md").write_text("ours")
     cases = {
         "": "--out is missing",
         "--out full/file": "--out: full/file is no folder: name another",
         "--read table --out full/file": "--out: full/file is no folder: name another",
+        "--out full/file/deep": "full/file is not a folder",
+        "--read table --out dangling": "--out: dangling is no folder: name another",
+        "--read table --out docs": "docs/report.md is not a report of actfocus compare",
         "--out d --timing table/u0": "--timing goes with --plan only",
         "--out d --step-seconds 2": "--step-seconds goes with --plan only",
         "--out full": "full exists already and is no comparison",
@@ -264,4 +282,5 @@ def test_what_is_wrong_is_one_line(actfocus: Call, tmp_path: Path) -> None:
         assert (result.code, result.out) == (2, ""), words
         assert result.err.startswith("actfocus: ") and result.err.count("\n") == 1, result.err
         assert said in result.err, words
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "other", "table"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "docs", "full", "other", "table"]
+    assert (tmp_path / "docs" / "report.md").read_text() == "ours"

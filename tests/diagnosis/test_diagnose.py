@@ -5,11 +5,13 @@
 2. What is computed is what its parts compute: correlations from the signals, weights from the focus.
 3. New episodes begin in states of the training seeds' stream that training itself never uses.
 4. A run's reference is the model that it was started from; a run that lost it is refused.
+5. What is computed before something fails is written; where nothing is, no folder stays.
 """
 
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -257,6 +259,51 @@ def test_a_reference_that_reads_other_tokens_is_refused(model_folder):
     request = Request(transcripts=EXAMPLE, model=str(model_folder), reference="tiny")
     with pytest.raises(ModelError, match="reference tiny has another vocabulary than"):
         subject_of(request, CPU, SILENT)
+
+
+def test_a_reference_without_embeddings_for_added_tokens_is_refused(tmp_path, model_folder):
+    """Such a token would be looked up behind the end of the reference's table."""
+    policy, chat = load(ModelConfig(name=str(model_folder)))
+    chat.tokenizer.add_tokens(["<|added|>"])
+    policy.causal_lm.resize_token_embeddings(len(chat.tokenizer))
+    policy.causal_lm.save_pretrained(tmp_path / "more")
+    chat.tokenizer.save_pretrained(tmp_path / "more")
+    request = Request(transcripts=EXAMPLE, model=str(tmp_path / "more"), reference=str(model_folder))
+    with pytest.raises(ModelError, match=r"has embeddings for \d+ tokens, but .* writes token \d+"):
+        subject_of(request, CPU, SILENT)
+
+
+@pytest.mark.parametrize("short", ["model", "reference"])
+def test_episodes_must_fit_both_models(short, request_of, tmp_path, model_folder):
+    """Positions that a model never learnt would give an index error, or energies that mean nothing."""
+    _copy(model_folder, tmp_path / "short")
+    path = tmp_path / "short" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 500}))
+    request = request_of(reference=str(model_folder))
+    request = replace(request, **{short: str(tmp_path / "short")})
+    with pytest.raises(ConfigError, match=r"may have 520 tokens.* reads at most 500"):
+        diagnose(request, tmp_path / "out", progress=SILENT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_computed_before_the_gradient_failed_is_kept(tmp_path, model_folder, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("nine times the parameters")
+
+    monkeypatch.setattr("actfocus.diagnosis.diagnose.gradient_share", fail)
+    request = Request(transcripts=EXAMPLE, model=str(model_folder))
+    with pytest.raises(torch.OutOfMemoryError):
+        diagnose(request, tmp_path / "out", progress=SILENT)
+    saved = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    check_result(saved, tmp_path / "out")
+    assert saved["gradient"] is None and saved["groups"] == 12
+
+
+def test_an_existing_folder_is_refused_before_the_work(tmp_path, model_folder):
+    request = Request(transcripts=EXAMPLE, model=str(model_folder))
+    with pytest.raises(RunError, match="exists already"):
+        diagnose(request, tmp_path, progress=SILENT)
+    assert tmp_path.is_dir()
 
 
 def test_a_conversation_must_fit_the_reference_too(tmp_path, model_folder):

@@ -60,6 +60,10 @@ class Scores(Game):
     def figures(self):
         return {"score": float("inf") if self.turn == 1 else "many"}
 
+class TakesAName(Game):
+    def figures(self):
+        return {"evaluation": 1.0}
+
 class NeedsAFile(Game):
     def __init__(self):
         open("words.txt")
@@ -112,6 +116,11 @@ def test_a_result_that_we_cannot_use() -> None:
     env.reset(seed=1)
     with pytest.raises(GameError, match=r"Forgets: step raised TypeError.*= self\.play\(action\)\)$"):
         env.step(reply("1"))
+
+
+def test_a_figure_cannot_have_a_name_that_the_records_need() -> None:
+    with pytest.raises(GameError, match="TakesAName: a figure cannot be called evaluation: rename it"):
+        make_env("the_game:TakesAName").reset(seed=1)
 
 
 def test_figures_and_rewards_that_are_no_numbers() -> None:

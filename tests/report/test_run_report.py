@@ -153,6 +153,11 @@ def test_a_chart_of_any_values_is_finite(values: list[float]) -> None:
         assert 2 <= drawn.count('class="grid"') <= 9
 
 
+def test_a_huge_step_takes_no_time() -> None:
+    line = Line("a", "all", [(0, 0.0), (9 * 10**15, 1.0)])
+    assert draw(Chart("T", "", [line]), 0, 9 * 10**15).count("<text") < 20
+
+
 def test_long_lines_are_thinned() -> None:
     points = [(step, float(step % 2)) for step in range(10_000)]
     drawn = draw(

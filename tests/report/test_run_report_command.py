@@ -58,6 +58,7 @@ def test_options(actfocus: Call, tmp_path: Path) -> None:
         ("report older", ["unknown key"]),
         ("report x --out empty", ["empty is a folder", "report.html"]),
         ("report x --out /dev/null", ["/dev/null is no ordinary file"]),
+        ("report x --out x/config.toml", ["x/config.toml exists and is no page"]),
         ("report x --out missing/p.html", ["no folder", "missing"]),
         ("report x --step 1", ["--step"]),
         ("report x --ot p.html", ["--ot", "did you mean '--out'"]),

@@ -62,6 +62,12 @@ def test_room_for_one_more_token_is_used(chat, monkeypatch):
 def test_a_first_prompt_without_room_for_a_reply_is_refused(lively, chat, records):
     shortest = min(len(chat.opening(*opening_text(record))) for record in records)
     for context in (1, shortest):
-        refused = f"has {shortest} tokens or more, so rollout.context = {context} leaves no room"
+        refused = f"has {shortest} tokens or more, so a context of {context} leaves no room"
         with pytest.raises(ConfigError, match=refused):
             play(lively, chat, limits=Limits(context, 24))
+
+
+def test_a_context_that_the_model_cannot_read_is_refused(lively, chat):
+    most = lively.causal_lm.config.max_position_embeddings
+    with pytest.raises(ConfigError, match=f"may have {most + 1} tokens .* reads at most {most}: lower"):
+        play(lively, chat, limits=Limits(most + 1, 24))

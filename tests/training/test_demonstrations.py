@@ -3,6 +3,7 @@ is as set, their levels are not those of evaluation, and a model can learn from 
 """
 
 import errno
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from actfocus.config import EnvConfig, ModelConfig, WarmstartConfig
 from actfocus.envs import EVALUATION_SEEDS, make_env, parse_reply
+from actfocus.errors import NonFiniteError
 from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
@@ -179,9 +181,20 @@ def test_a_full_disk_leaves_no_half_of_a_model(
         patch.setattr(f"{warmstart.__module__}.wording_digest", full)
         with pytest.raises(OSError, match="No space left"):
             warmstart(config, tmp_path / "warm", progress=SilentProgress())
-    assert not (tmp_path / "warm").exists()
+    assert not list(tmp_path.iterdir())
     warmstart(config, tmp_path / "warm", progress=SilentProgress())
     assert [path.name for path in tmp_path.iterdir()] == ["warm"]
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+    model_folder: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last update no loss would tell it."""
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    config = lessons(str(model_folder), episodes=8, evaluation_states=0)
+    with pytest.raises(NonFiniteError, match="gradient is not finite"):
+        warmstart(config, tmp_path / "warm", progress=SilentProgress())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_few_updates_lower_the_loss(model_folder: object) -> None:

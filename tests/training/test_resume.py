@@ -259,6 +259,15 @@ def test_a_damaged_line_inside_is_not_passed_over(stopped: Path) -> None:
         resume(stopped, progress=QUIET)
 
 
+@pytest.mark.parametrize("line", [b"[]", b"{}", b'{"step": "1"}', b'{"step": 1, "\xff": 0}', b"[" * 100_000])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])
+def test_a_line_of_another_kind_is_said(name: str, line: bytes, stopped: Path) -> None:
+    with (stopped / name).open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(RunError, match=rf"{name} is damaged"):
+        resume(stopped, progress=QUIET)
+
+
 # Refusals. ---------------------------------------------------------------------------------------------
 
 
@@ -299,6 +308,17 @@ def test_another_initial_model_is_refused(
     with pytest.raises(RunError, match="no longer the one"):
         resume(stopped, progress=QUIET)
     assert equal_in_equal_runs(stopped) == before
+
+
+def test_without_its_record_the_first_model_is_not_taken_on_trust(stopped: Path) -> None:
+    path = stopped / "environment.json"
+    record = path.read_bytes()
+    path.unlink()
+    with pytest.raises(RunError, match=r"environment\.json is missing"):
+        resume(stopped, progress=QUIET)
+    assert not path.exists()
+    path.write_bytes(record)
+    resume_shortly(stopped)
 
 
 def test_a_damaged_record_of_the_first_model_is_said(stopped: Path) -> None:

@@ -188,8 +188,9 @@ def test_each_needed_pass_runs_once(
     if spies.reference is not None:
         # KL, signal and metrics share the one pass: no row is seen twice.
         assert (len(spies.reference.rows), spies.reference.tokens) == (len(batch), sampled)
-    assert (batch.ref_logprobs_BT is not None) == (config.algorithm.kl_coefficient > 0)
-    assert (batch.signal_BT is not None) == (config.focus.beta > 0)
+    # What the pass tells anyway is recorded, also where no weight and no loss needs it.
+    assert (batch.ref_logprobs_BT is not None) == needed
+    assert (batch.signal_BT is not None) == (needed or config.focus.beta > 0)
     assert (batch.energy_BT is not None) == needed
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Interrupted, Outcome
-from actfocus.cli.train import check_game, check_model, check_shipped
+from actfocus.cli.train import check_can_be_made, check_game, check_model, check_shipped
 from actfocus.errors import ActfocusError, ConfigError, RunError
 from actfocus.report.output import printable
 from actfocus.report.progress import make_progress
@@ -57,10 +57,10 @@ class Compare:
 
     out: Annotated[Path | None, optional("DIR")] = None
     """Folder of the comparison: its runs and its report. One that exists is gone on with, or extended."""
-    env: Annotated[tuple[str, ...], _several("ENV", "(default: frozen-lake)")] = ()
+    env: Annotated[tuple[str, ...], _several("ENV", "(default: frozen-lake, or the file's)")] = ()
     """Games."""
     algorithm: Annotated[
-        tuple[Literal["grpo", "ppo"], ...], _several("{grpo,ppo}", "(default: grpo ppo)")
+        tuple[Literal["grpo", "ppo"], ...], _several("{grpo,ppo}", "(default: grpo ppo, or the file's)")
     ] = ()
     """Algorithms."""
     arm: Annotated[tuple[str, ...], _several("ARM", "(default: uniform actfocus)")] = ()
@@ -95,8 +95,10 @@ class Compare:
             raise ConfigError(f"--jobs: input should be at least 1, got {self.jobs}")
         if self.step_seconds is not None and not 0 < self.step_seconds < float("inf"):
             raise ConfigError(f"--step-seconds: input should be more than 0, got {self.step_seconds:g}")
-        if self.out is not None and self.out.exists() and not self.out.is_dir():
-            raise ConfigError(f"--out: {self.out} is no folder: name another")
+        if self.out is not None and not self.out.is_dir():
+            if self.out.exists() or self.out.is_symlink():
+                raise ConfigError(f"--out: {self.out} is no folder: name another")
+            check_can_be_made(self.out)
         if self.read:
             return self._read()
         for name in () if self.plan else self._given(["timing", "step_seconds"]):
@@ -118,7 +120,7 @@ class Compare:
 
     def _read(self) -> Outcome:
         from actfocus.compare.directory import CompareDirectory
-        from actfocus.compare.publish import publish
+        from actfocus.compare.publish import check_report_folder, publish
         from actfocus.compare.records import find_runs, read_run
 
         for name in self._given([*_GRID, "jobs", "plan", "timing", "step_seconds"]):
@@ -128,6 +130,7 @@ class Compare:
             raise ConfigError(
                 f"--out: {self.out} holds runs of its own; choose another folder for the report"
             )
+        check_report_folder(self.out or self.read[0])
         if len(self.read) == 1 and whole.exists:  # a comparison of ours, whose arms have names
             return _outcome(*_publish(whole, whole.load(), self.out or whole.path, {}))
         if self.out is None:
@@ -178,18 +181,21 @@ class Compare:
         from actfocus.compare.records import find_runs, read_run
 
         others = [read_run(path) for path in find_runs(self.timing)]
-        records, _ = _records(directory, cells)
+        records, damaged = _records(directory, cells)
+        cells = [cell for cell in cells if cell.name not in damaged]
         left = [c for c in cells if directory is None or not directory.is_done(c, records.get(c.name))]
         jobs, memory = self._jobs(records, left)
         figures = (
             cost(directory, cells, records, jobs=jobs, others=others, step_seconds=self.step_seconds) | memory
         )
-        lines = [f"{cell.name}" for cell in cells] if len(cells) <= 24 else []
+        figures["cannot_go_on"] = list(damaged)
+        lines = [cell.name for cell in cells] if len(cells) <= 24 else []
         return Outcome(
             {"plan": figures, "cells": [cell.name for cell in cells], "command": self._command()},
             [
                 *lines,
                 figures_table({k: v for k, v in figures.items() if not isinstance(v, list)}),
+                *(printable(f"cannot go on: {name}: {reason}") for name, reason in damaged.items()),
                 _time(figures),
             ],
         )
@@ -297,10 +303,7 @@ def _outcome(report: dict[str, Any], folder: Path) -> Outcome:
     lines += [f"unfinished: {name}: {state}" for name, state in report["unfinished"].items()]
     lines += [f"not made alike: {line}" for line in not_alike_lines(report)]
     lines = [printable(line) for line in [*verdict_lines(report), *lines, f"Report: {folder / 'report.md'}"]]
-    return Outcome(
-        report, [_table(report), *lines],
-        code=1 if report["failed"] else 0,
-    )  # fmt: skip
+    return Outcome(report, [_table(report), *lines], code=1 if report["failed"] else 0)
 
 
 def _table(report: Mapping[str, Any]) -> Table:

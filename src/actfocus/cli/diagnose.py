@@ -10,7 +10,14 @@ from pydantic import ValidationError
 from actfocus.cli.evaluate import check_checkpoint
 from actfocus.cli.options import Json, optional
 from actfocus.cli.outcome import Outcome
-from actfocus.cli.train import check_game, check_model, check_new, check_shipped, saved_config, timestamp
+from actfocus.cli.train import (
+    check_can_be_made,
+    check_game,
+    check_model,
+    check_shipped,
+    saved_config,
+    timestamp,
+)
 from actfocus.config import Config, EnvConfig, FocusConfig, ModelConfig, explain
 from actfocus.diagnosis.request import Request
 from actfocus.errors import ConfigError, RunError
@@ -80,7 +87,7 @@ class Diagnose:
         out = self.out or Path("runs") / f"diagnosis-{self._name()}-{timestamp()}"
         if out.exists() or out.is_symlink():
             raise RunError(f"{out} exists already; choose another --out")
-        check_new(out)
+        check_can_be_made(out)
         from actfocus.diagnosis.diagnose import diagnose
         from actfocus.diagnosis.tables import correlation_table, described, gradient_table
 
@@ -108,12 +115,15 @@ class Diagnose:
             "context": 16,
             "response": 1,
             "step": 0,
+            "gradient_groups": 0,
         }
-        for key, low in (least | {"gradient_groups": 0}).items():
+        for key, low in least.items():
             value = getattr(self, key)
             if value is not None and value < low:
                 flag = key.replace("_", "-")
-                raise ConfigError(f"{flag}: input should be greater than or equal to {low}, got {value}")
+                raise ConfigError(f"--{flag}: input should be greater than or equal to {low}, got {value}")
+        if self.gradient_groups == 1:
+            raise ConfigError("--gradient-groups: one group has no spread, take 0 or at least 2")
 
     def _request(self) -> Request:
         common: dict[str, Any] = {
@@ -122,8 +132,8 @@ class Diagnose:
         }
         if self.run_directory is not None:
             return self._run_request(self.run_directory, common)
-        for key in ("recorded", "step"):
-            if getattr(self, key) not in (None, False):
+        for key, absent in (("recorded", False), ("step", None)):
+            if getattr(self, key) is not absent:
                 raise ConfigError(f"--{key} goes with a run directory, and none is given")
         if self.transcripts is not None:
             self._refuse_sampling("--transcripts")

@@ -47,8 +47,15 @@ def require_writable(out: Path, example: str) -> None:
         raise RunError(f"{out} is a folder: name a file, such as {out / example}")
     if out.exists() and not out.is_file():
         raise RunError(f"{out} is no ordinary file and is not written to: name another --out")
+    if out.exists() and not _is_page(out):
+        raise RunError(f"{out} exists and is no page of HTML, so it is not replaced: name another --out")
     if not out.absolute().parent.is_dir():
         raise RunError(f"cannot write {out}: there is no folder {out.absolute().parent}")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(15).lower() == b"<!doctype html>"
 
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:

@@ -116,6 +116,11 @@ def check_new(out: Path) -> None:
     """Refuse a run directory that exists or cannot be made."""
     if out.exists() or out.is_symlink():
         raise RunError(f"{out} exists already; choose another --out, or go on: actfocus train --resume {out}")
+    check_can_be_made(out)
+
+
+def check_can_be_made(out: Path) -> None:
+    """Refuse a folder that cannot be made where it is named."""
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise RunError(f"cannot make {out}: {parent} is not a folder")

@@ -43,6 +43,8 @@ class Warmstart:
         try:
             summary = warmstart(config, out, progress=progress)
         except KeyboardInterrupt:
+            if out.exists():
+                raise Interrupted(f"interrupted in the evaluation; the model is in {out}") from None
             raise Interrupted("interrupted; a warm start cannot be resumed: start it again") from None
         finally:
             progress.end()

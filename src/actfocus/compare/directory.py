@@ -136,7 +136,7 @@ class CompareDirectory:
             return None
         try:
             record = read_run(path, cell.arm)
-        except RunError as error:
+        except (RunError, ConfigError) as error:
             raise RunError(f"{error}; {self.begin_anew(cell)}") from None
         changed = differences(cell.config, record.config)
         if changed:

@@ -51,12 +51,16 @@ def draw_all(report: Data, folder: Path) -> dict[str, str]:
         (
             "final",
             _draw_final,
-            "Success after the last step: every seed (small), the mean and its 95 % interval",
+            "Success after the last step: every seed (small), the mean and its bootstrap interval",
         ),
         ("learning_curves", _draw_curves, _curve_caption(report)),
         ("sweep_alpha", lambda data: _draw_sweep(data, "alpha"), _sweep_caption("α", "reasoning tokens")),
         ("sweep_beta", lambda data: _draw_sweep(data, "beta"), _sweep_caption("β", "the signal")),
-        ("learning_rate", _draw_rates, "Final success by learning rate, in every arm, with 95 % intervals"),
+        (
+            "learning_rate",
+            _draw_rates,
+            "Final success by learning rate, in every arm, with bootstrap intervals",
+        ),
     ]
     with matplotlib.rc_context(_STABLE):
         for name, draw, caption in pictures:
@@ -107,10 +111,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _curve_caption(report: Data) -> str:
     if _is_crowded(report):
-        return "Success in evaluations while training: mean over seeds"
-    return (
-        "Success in evaluations while training: every seed thin, the mean thick, its 95 % interval as a band"
-    )
+        return "Success while training: mean over seeds"
+    return "Success while training: every seed thin, the mean thick, its bootstrap interval as a band"
 
 
 def _is_crowded(report: Data) -> bool:
@@ -227,7 +229,7 @@ def _draw_differences(report: Data) -> Figure | None:
 def _sweep_caption(symbol: str, what: str) -> str:
     return (
         f"Final success by {symbol} (weight of {what}), the other settings held: mean over seeds with its"
-        " 95 % interval, every seed small; the values stand at equal distances"
+        " bootstrap interval, every seed small; the values stand at equal distances"
     )
 
 

@@ -12,10 +12,28 @@ from actfocus.compare.directory import SCHEMA
 from actfocus.compare.records import Record, group_runs
 from actfocus.compare.report import markdown
 from actfocus.compare.summary import summarise
-from actfocus.errors import RunError
+from actfocus.errors import ConfigError, RunError
 from actfocus.training.run_directory import write_whole
 
 VERSIONS = ("actfocus", "python", "torch", "transformers", "numpy", "device", "threads", "processes")
+
+
+def check_report_folder(folder: Path) -> None:
+    """Refuse a folder whose `report.md` is not ours: it would be written over.
+
+    Raises:
+        ConfigError: If there is one without a `report.json` of `publish` beside it.
+    """
+    if not (folder / "report.md").exists():
+        return
+    try:
+        ours = json.loads((folder / "report.json").read_text())["schema"] == SCHEMA
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise ConfigError(
+            f"--out: {folder / 'report.md'} is not a report of actfocus compare; choose another folder"
+        )
 
 
 def publish(

@@ -88,7 +88,7 @@ class Group:
 
 
 def read_run(path: Path, arm: str | None = None) -> Record:
-    """A run directory; raises `RunError` if it is none or is damaged.
+    """A run directory; raises `RunError` or `ConfigError` if it is none or is damaged.
 
     Args:
         path: The run directory.
@@ -96,7 +96,7 @@ def read_run(path: Path, arm: str | None = None) -> Record:
     """
     run = RunDirectory.open(path)
     config = run.config()
-    lines = _lines(run, "metrics.jsonl")
+    lines = run.lines()
     evaluated = [line for line in lines if "evaluation" in line]
     points = [_point(line, path) for line in evaluated]
     last = lines[-1]["step"] if lines else 0
@@ -206,16 +206,6 @@ def _damaged(path: Path, why: object) -> RunError:
     return RunError(f"{path} is damaged: {why}")
 
 
-def _lines(run: RunDirectory, name: str) -> list[dict[str, Any]]:
-    try:
-        lines = run.lines(name)
-    except UnicodeDecodeError as error:
-        raise _damaged(run.path / name, error) from None
-    if not all(isinstance(line, dict) and type(line.get("step")) is int for line in lines):
-        raise _damaged(run.path / name, "a line has no step")
-    return lines
-
-
 def _point(line: dict[str, Any], path: Path) -> Point:
     try:
         success, episodes = line["evaluation"]["success"], line["evaluation"]["episodes"]
@@ -230,7 +220,7 @@ def _point(line: dict[str, Any], path: Path) -> Point:
 def _timing(run: RunDirectory) -> list[dict[str, float]]:
     """The seconds of each line by name, and `peak_memory_bytes`."""
     found = []
-    for line in _lines(run, "timing.jsonl"):
+    for line in run.lines("timing.jsonl"):
         seconds = line.get("seconds")
         figures = dict(seconds) if isinstance(seconds, dict) else {}
         figures |= {key: line[key] for key in ("peak_memory_bytes",) if key in line}

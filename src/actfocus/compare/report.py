@@ -204,11 +204,12 @@ def _method(report: Data) -> list[str]:
         " below four values it is the mean.",
         "Brackets are 95 % intervals by stratified bootstrap (Agarwal et al. 2021): seeds are drawn with"
         f" replacement within each environment with algorithm, {report['resamples']:,} times from bootstrap"
-        f" seed {report['bootstrap_seed']}; bounds are percentiles. Differences are paired: both runs of a"
-        " pair have the same seed, and so the same levels to train on. P(improvement) is the share of all"
-        " pairs of runs, whatever their seeds, in which the arm is better; ties count half; both arms are"
-        " resampled independently. “–” instead of brackets: no interval, because there are fewer than"
-        f" {st.FEWEST} seeds or because they are all equal.",
+        f" seed {report['bootstrap_seed']}; bounds are percentiles: of three seeds, the lowest and the"
+        " highest. Differences are paired: both runs of a pair have the same seed, and so the same levels"
+        " to train on. P(improvement) is the share of all pairs of runs, whatever their seeds, in which"
+        " the arm is better; ties count half; both arms are resampled independently. “–” instead of brackets:"
+        f" no interval, because there are fewer than {st.FEWEST} seeds or because they are all equal (for"
+        " P(improvement): because all pairs agree).",
         "A bootstrap of few seeds is too narrow: on normal figures it covers 74 % at 3 seeds, 83 % at 5, 90 %"
         " at 10 (Student's: 95 %). A verdict therefore takes the lowest and the highest bound of the two, and"
         " claims a difference only if both are on the same side of zero.",

@@ -30,10 +30,7 @@ class Agent:
     @property
     def longest(self) -> int | None:
         """Tokens that both models read at most; None if neither says."""
-        models = [model for model in (self.policy, self.reference) if model is not None]
-        said: list[int | None] = [
-            getattr(model.causal_lm.config, "max_position_embeddings", None) for model in models
-        ]
+        said = [model.longest for model in (self.policy, self.reference) if model is not None]
         return min((length for length in said if length is not None), default=None)
 
     @contextmanager

@@ -3,10 +3,11 @@
 Legend: B trajectories, T tokens.
 """
 
+import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from actfocus.diagnosis.request import Request
 from actfocus.diagnosis.signals import SIGNALS, signal_check, token_signals
 from actfocus.diagnosis.subjects import subject_of
 from actfocus.diagnosis.verdict import TESTED_SCOPE, TESTED_SIGNAL, verdict
-from actfocus.errors import ConfigError, NonFiniteError
+from actfocus.errors import ConfigError, NonFiniteError, RunError
 from actfocus.focus import Role, token_weights
 from actfocus.focus.bottleneck import (
     RESAMPLES,
@@ -48,6 +49,8 @@ Correlations = dict[str, dict[str, RankCorrelation]]
 def diagnose(request: Request, out: Path, *, progress: Progress) -> dict[str, Any]:
     """Diagnose an agent; writes `diagnosis.json` and the picture into the new folder `out`.
 
+    The gradient needs the most memory and comes last: should it fail, the rest is written already.
+
     Returns:
         What is in `diagnosis.json`, JSON-ready (a figure that is not defined is None); docs/diagnose.md
         names every key.
@@ -55,6 +58,25 @@ def diagnose(request: Request, out: Path, *, progress: Progress) -> dict[str, An
     Raises:
         ActfocusError: Whatever the user can put right; see `subject_of`.
     """
+    with _new_folder(out):
+        return _diagnose(request, out, progress)
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[None]:
+    """Make the folder before the work is done; take it away again if nothing came to be in it."""
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise RunError(f"{out} exists already; choose another --out") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            out.rmdir()
+
+
+def _diagnose(request: Request, out: Path, progress: Progress) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     subject = subject_of(request, device, progress)
     _drop_single_episodes(subject)
@@ -71,14 +93,23 @@ def diagnose(request: Request, out: Path, *, progress: Progress) -> dict[str, An
     tables, correlations = correlate(batch, signals)
     result = _result(subject, batch, tables, correlations)
     result["signal_check"] = signal_check(subject.agent, batch, signals)
-    result["gradient"] = _gradient(request, subject, batch, signals, progress)
-    result = {key: jsonable(value) for key, value in result.items()}
-    out.mkdir(parents=True)
+    result["gradient"] = None
     title = f"{_title(subject)}: does energy follow what is at stake?"
     pictures = draw_bottleneck(tables["energy"], correlations["energy"], title, out)
     result["pictures"] = [path.name for path in pictures]
-    write_whole(out / "diagnosis.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    return result
+    _write(result, out)
+    if request.gradient_groups != 0:
+        result["gradient"] = _gradient(request, subject, batch, signals, progress)
+        if result["gradient"] is None:
+            subject.notes.append("No gradient: fewer than two groups have returns that vary.")
+    return _write(result, out)
+
+
+def _write(result: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """The result as JSON can hold it, and as it stands in the file."""
+    written = {key: jsonable(value) for key, value in result.items()}
+    write_whole(out / "diagnosis.json", json.dumps(written, indent=1, allow_nan=False).encode())
+    return written
 
 
 def correlate(batch: Batch, signals: Mapping[Any, torch.Tensor]) -> tuple[Tables, Correlations]:
@@ -145,8 +176,6 @@ def _gradient(
     signals: Mapping[Any, torch.Tensor],
     progress: Progress,
 ) -> dict[str, Any] | None:
-    if request.gradient_groups == 0:
-        return None
     focus = subject.focus
     weights_BT = token_weights(
         batch.roles_BT,

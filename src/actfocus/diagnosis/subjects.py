@@ -16,7 +16,7 @@ from actfocus.diagnosis.conversation import records_of
 from actfocus.diagnosis.request import Request
 from actfocus.diagnosis.transcripts import read_transcripts
 from actfocus.envs import configured_env
-from actfocus.errors import ModelError, RunError
+from actfocus.errors import ConfigError, ModelError, RunError
 from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.loading import load
@@ -58,6 +58,11 @@ def sample_groups(
     They are those of step 0, which training never uses (it begins with step 1): the same for a model before
     and after training, if the seed is the same.
     """
+    if agent.longest is not None and limits.context > agent.longest:  # the sampler asks the policy alone
+        raise ConfigError(
+            f"an episode may have {limits.context} tokens, but the reference reads at most {agent.longest}:"
+            " lower --context"
+        )
     starts = training_starts(seed, SAMPLED_STEP, groups, group)
     portion = max(1, EPISODES_AT_ONCE // group) * group
     progress.begin("sampling", -(-len(starts) // portion))
@@ -122,6 +127,12 @@ def _agent(request: Request, device: torch.device) -> Agent:
             f"the reference {request.reference} has another vocabulary than {request.model}, so that it would"
             " read other texts: name one with the same tokenizer"
         )
+    known = reference.causal_lm.get_input_embeddings().num_embeddings
+    if (largest := _largest_id(chat)) >= known:
+        raise ModelError(
+            f"the reference {request.reference} has embeddings for {known} tokens, but {request.model} writes"
+            f" token {largest}: name a reference that knows the added tokens"
+        )
     return Agent(policy, chat, reference, trained=True)
 
 
@@ -129,6 +140,13 @@ def _clash(one: Chat, other: Chat) -> bool:
     """Whether an id stands for different tokens; one may have tokens more, such as one for padding."""
     known = {number: token for token, number in other.tokenizer.get_vocab().items()}
     return any(known.get(number, token) != token for token, number in one.tokenizer.get_vocab().items())
+
+
+def _largest_id(chat: Chat) -> int:
+    """The largest id that a text can hold; padding never reaches a model, unless it also ends a turn."""
+    tokenizer = chat.tokenizer
+    padding = None if tokenizer.pad_token == tokenizer.eos_token else tokenizer.pad_token
+    return max(int(number) for token, number in tokenizer.get_vocab().items() if token != padding)
 
 
 def _load(request: Request, name: str, device: torch.device) -> Any:

@@ -36,10 +36,13 @@ def correlation_table(result: Mapping[str, Any]) -> Table:
 def gradient_table(gradient: Mapping[str, Any]) -> Table:
     """Norm and signal-to-noise ratio of the policy gradient per role, before and after weighting."""
     focus = gradient["focus"]
+    weights = f"α {focus['alpha']:g}, β {focus['beta']:g}, {focus['signal']}"
+    if focus["other_weight"] is not None:
+        weights += f", neither span {focus['other_weight']:g}"
     table = Table(
         title=(
             f"Policy gradient of {gradient['groups']} groups whose returns vary, before and after weighting"
-            f" (α {focus['alpha']:g}, β {focus['beta']:g})"
+            f" ({weights})"
         ),
         title_justify="left",
     )

@@ -160,8 +160,6 @@ class _Line:
             content = ""
         if not isinstance(content, str):
             self._fail(f"{where}.content must be a string, got {_short(content)}")
-        if role == "assistant" and not content and not calls:
-            self._fail(f"{where} has neither content nor tool_calls")
         for key in ("tool_call_id", "name"):
             if not isinstance(message.get(key, ""), str):
                 self._fail(f"{where}.{key} must be a string, got {_short(message[key])}")

@@ -26,6 +26,9 @@ REPLY_HINT = " Reply as <think>...</think><answer>...</answer>."
 """What every observation ends with."""
 _TAG = re.compile("|".join(map(re.escape, REPLY_TAGS)))
 
+RECORD_KEYS = {"schema", "step", "evaluation", "gradient_share"}
+"""What a line of `metrics.jsonl` holds beside figures: no figure of a game can be called so."""
+
 EVALUATION_SEEDS = range(0, 1_000_000)
 """Level seeds that evaluation draws from; training and demonstrations never use them."""
 
@@ -203,7 +206,7 @@ class TextEnv(gymnasium.Env[str, str]):
 
         Raises:
             gymnasium.error.ResetNeeded: After the end of an episode.
-            GameError: If a reward or a figure of the game is not a finite number.
+            GameError: If a reward or a figure is not a finite number, or a figure's name is taken.
         """
         if self._over:
             raise gymnasium.error.ResetNeeded("The episode is over: call reset() before step().")
@@ -230,7 +233,10 @@ class TextEnv(gymnasium.Env[str, str]):
         return self._observation(reward), reward, terminated, truncated, info
 
     def _finite_figures(self) -> dict[str, float]:
-        return {name: self._finite(f"figures gave {name} =", value) for name, value in self.figures().items()}
+        figures = self.figures()
+        for name in RECORD_KEYS & set(figures):
+            raise GameError(f"the game {type(self).__name__}: a figure cannot be called {name}: rename it")
+        return {name: self._finite(f"figures gave {name} =", value) for name, value in figures.items()}
 
     def _finite(self, what: str, value: Any) -> float:
         # One that is not would poison the means of a whole step, or the weights of the model.

@@ -77,7 +77,8 @@ def token_weights(
     # After the sums: one bad figure makes all of them NaN, so every rank that holds actions stops here.
     if not standardised_N.isfinite().all():
         count = int((~signal_N.isfinite()).sum())
-        raise ValueError(f"the signal of {count} action tokens is not finite: check the reference's logits")
+        whose = f"{count} action tokens" if count else "action tokens of another process"
+        raise ValueError(f"the signal of {whose} is not finite: check the reference's logits")
     weights_BT[is_action_BT] = (1 + beta * standardised_N.sigmoid()).to(dtype)
     return weights_BT
 

@@ -47,6 +47,11 @@ class LanguageModel:
         device: torch.device = self.causal_lm.device
         return device
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens that the model reads at most; None if it does not say."""
+        return getattr(self.causal_lm.config, "max_position_embeddings", None)
+
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that are trained, in a fixed order."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

@@ -1,10 +1,12 @@
 """The learning curve of a run as a picture."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actfocus.config import Config
+from actfocus.training.run_directory import write_whole
 
 
 def draw_learning_curve(config: Config, lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -31,4 +33,6 @@ def draw_learning_curve(config: Config, lines: Sequence[dict[str, Any]], path: P
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path, dpi=150)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
+    write_whole(path, drawn.getvalue())

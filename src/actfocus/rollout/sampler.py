@@ -185,14 +185,19 @@ def sample_episodes(
     Raises:
         BrokenSampling: If the model's distribution holds NaN or infinity.
         GameError: If a game of the user's own raises.
-        ConfigError: If no first prompt leaves room for a reply.
+        ConfigError: If no first prompt leaves room for a reply, or the model reads less than the context.
     """
+    if model.longest is not None and limits.context > model.longest:
+        raise ConfigError(
+            f"an episode may have {limits.context} tokens (the context), but the model reads at most"
+            f" {model.longest}: lower rollout.context, or --context of actfocus diagnose"
+        )
     episodes = [Episode(make_env(), chat, start, limits) for start in starts]
     if episodes and not any(episode.writing for episode in episodes):
         shortest = min(len(episode.pending) for episode in episodes)
         raise ConfigError(
-            f"the first prompt has {shortest} tokens or more, so rollout.context = {limits.context} leaves no"
-            " room for a reply: raise it"
+            f"the first prompt has {shortest} tokens or more, so a context of {limits.context} leaves no room"
+            " for a reply: raise rollout.context, or --context of actfocus diagnose"
         )
     try:
         _play_out(model, episodes, temperature)

@@ -140,16 +140,16 @@ def gradient_share(
         if not all(map(math.isfinite, tally.squares.values())):
             raise NonFiniteError("the policy gradient is not finite: check the model's weights")
         progress.advance({"episodes": float(len(rows))})
-    rows = [row for group in used for row in group]
-    roles_BT, weights_BT = batch.roles_BT[rows], weights_BT[rows]
+    all_rows = [row for rows in used for row in rows]
+    roles_BT = batch.roles_BT[all_rows]
     tokens = {name: int((roles_BT == role).sum()) for name, role in SAMPLED_ROLES.items()}
     tokens["all"] = sum(tokens.values())
     return GradientShare(
         groups=len(used),
-        episodes=len(rows),
+        episodes=len(all_rows),
         noise_floor=1 / math.sqrt(len(used)),
         before=_figures(tally, "before", tokens, float(tokens["all"]), len(used)),
-        after=_figures(tally, "after", tokens, float(weights_BT.double().sum()), len(used)),
+        after=_figures(tally, "after", tokens, float(weights_BT[all_rows].double().sum()), len(used)),
     )
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from actfocus.algorithms import ALGORITHMS
 from actfocus.config import Config, EvaluationConfig, explain
 from actfocus.distributed import Processes
-from actfocus.errors import ActfocusError, ConfigError, NonFiniteError
+from actfocus.errors import ActfocusError, ConfigError, NonFiniteError, RunError
 from actfocus.evaluation import evaluate
 from actfocus.models.critic import Critic
 from actfocus.models.loading import load
@@ -37,7 +37,7 @@ from actfocus.training.checkpoint import (
 )
 from actfocus.training.initial import load_initial, require_same_start, weights_digest
 from actfocus.training.loop import Loop, Step
-from actfocus.training.run_directory import RunDirectory, write_whole
+from actfocus.training.run_directory import RunDirectory, numbered, write_whole
 from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater
 
@@ -247,6 +247,11 @@ class Run:
         path = self.directory.path / "environment.json"
         found = _environment(self.processes) | {"initial_weights": weights_digest(self.policy)}
         if not path.exists():
+            if numbered(self.directory.checkpoints):
+                raise RunError(
+                    f"{path} is missing, so it is not known whether the run began with these weights of"
+                    f" {self.config.model.name}: copy the file from where the run was made"
+                )
             write_whole(path, json.dumps(found, indent=2).encode())
             return
         before = self.directory.environment()
@@ -310,13 +315,13 @@ def summarise_run(run: RunDirectory) -> dict[str, Any]:
 
 
 def _draw(run: RunDirectory, progress: Progress) -> None:
-    draw_learning_curve(run.config(), run.lines(), run.path / "learning_curve.png")
     try:
+        draw_learning_curve(run.config(), run.lines(), run.path / "learning_curve.png")
         write_report(run.path)
     except OSError:  # a full disk is said as everywhere
         raise
     except Exception as error:  # whatever it is: the run is whole, and the page can be written later
-        progress.note(f"warning: no report.html ({error}); later: actfocus report {run.path}")
+        progress.note(f"warning: no picture or report.html ({error}); later: actfocus report {run.path}")
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, float]:

@@ -4,6 +4,8 @@ config.toml            the resolved configuration
 environment.json       versions, machine, threads, what a resume changed of them; digest of initial weights
 metrics.jsonl          one line a step; equal in runs of equal config, seed, machine and versions
 timing.jsonl           one line a step, of seconds and bytes
+learning_curve.png, report.html  made of these when the run ends
+tracking.json          which run of a tracker it is
 episodes/              every episode of a step, token by token
 checkpoints/step_N/    the newest state that verified
 failed/                the batch at which a run stopped
@@ -144,15 +146,22 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def lines(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-        """The lines of a file; a last line that a kill cut short is left out."""
+        """The lines of a file; a last line that a kill cut short is left out.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
         path = self.path / name
         if not path.exists():
             return []
-        *whole, _cut = path.read_text().split("\n")
+        *whole, _cut = path.read_bytes().split(b"\n")
         try:
-            return [json.loads(line) for line in whole]
-        except json.JSONDecodeError as error:
+            lines = [json.loads(line.decode()) for line in whole]
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged: {error}") from None
+        if not all(isinstance(line, dict) and type(line.get("step")) is int for line in lines):
+            raise RunError(f"{path} is damaged: a line has no step")
+        return lines
 
     def rewind(self, step: int) -> None:
         """Drop the lines after `step`: the steps after the checkpoint are run again, to the same bits."""

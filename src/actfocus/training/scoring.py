@@ -56,10 +56,9 @@ class Scorer:
         reference = None
         if self._reference is not None:  # one pass, which KL, signal and the metrics share
             reference = TokenScores(*self._pass(batch, self._reference.token_scores))
-            batch.energy_BT = reference.energy
-            if self._config.algorithm.kl_coefficient > 0:
-                batch.ref_logprobs_BT = reference.logprobs
-        if self._config.focus.beta > 0:
+            batch.energy_BT, batch.ref_logprobs_BT = reference.energy, reference.logprobs
+        # Without beta no weight needs it, but where it costs nothing the records and the report have it.
+        if self._config.focus.beta > 0 or reference is not None:
             batch.signal_BT = self._signal(batch.old_logprobs_BT, reference)
 
     def _signal(self, old_logprobs_BT: torch.Tensor, reference: TokenScores | None) -> torch.Tensor:

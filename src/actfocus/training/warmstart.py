@@ -66,7 +66,7 @@ def warmstart(config: WarmstartConfig, out: Path, *, progress: Progress) -> dict
         GameError: If a game of the user's own raises.
         RunError: If `out` exists, or several processes were started.
         ModelError: If the model cannot be loaded.
-        NonFiniteError: If the loss is not finite; nothing is saved.
+        NonFiniteError: If the loss or a gradient is not finite; nothing is saved.
     """
     if out.exists():
         raise RunError(f"{out} exists already and is never overwritten: choose another --out")
@@ -140,7 +140,8 @@ def _update(
             raise NonFiniteError("the warm start's loss is not finite: lower --lr")
         loss.backward()
         said += float(losses_N[part.sampled_BT[chosen_bt]].detach().sum())
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    if not torch.nn.utils.clip_grad_norm_(parameters, 1.0).isfinite():
+        raise NonFiniteError("the warm start's gradient is not finite: lower --lr")
     optimizer.step()
     return said / int(batch.sampled_BT.sum())
 
@@ -189,11 +190,15 @@ def _save(model: LanguageModel, chat: Chat, config: WarmstartConfig, out: Path) 
     # Made aside and renamed: after a kill or on a full disk no half of a model stands at `out`.
     aside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    trained.save_pretrained(aside)
-    chat.tokenizer.save_pretrained(aside)
-    record = config.model_dump(mode="json") | {"wording": wording_digest(config)}
-    (aside / "warmstart.json").write_text(json.dumps(record, indent=2) + "\n")
-    aside.rename(out)
+    try:
+        trained.save_pretrained(aside)
+        chat.tokenizer.save_pretrained(aside)
+        record = config.model_dump(mode="json") | {"wording": wording_digest(config)}
+        (aside / "warmstart.json").write_text(json.dumps(record, indent=2) + "\n")
+        aside.rename(out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def wording_digest(config: WarmstartConfig) -> str:

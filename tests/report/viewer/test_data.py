@@ -63,6 +63,15 @@ def test_the_ratio_to_the_reference_is_not_drowned_by_rounding(reader: Reader) -
     assert set(tokens["figures"]["to_reference"]) == {-0.00123}
 
 
+def test_a_difference_beyond_all_numbers_is_missing(reader: Reader) -> None:
+    record = with_figures(play([REPLY]))
+    record["old_logprobs"] = [1e308] * len(record["ids"])
+    record["ref_logprobs"] = [-1e308] * len(record["ids"])
+    episode = read_episode(record)
+    assert set(episode.figures["to_reference"]) == {None}
+    assert "to_reference" not in ranges([episode])
+
+
 def test_colours_range_over_sampled_tokens_alone() -> None:
     record = with_figures(play([REPLY] * 2), seed=3)
     expected = ranges([read_episode(record)])

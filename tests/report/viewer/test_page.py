@@ -238,6 +238,16 @@ def test_unknown_success_is_neither_solved_nor_not(open_viewer, write_page) -> N
     assert members(viewer) == []
 
 
+def test_an_unknown_return_is_in_no_range(open_viewer, write_page) -> None:
+    records = [with_figures(play([REPLY], member=member)) for member in range(2)]
+    records[1]["return"] = None
+    viewer = open_viewer(write_page({1: records}))
+    viewer.shows(1, 0)
+    viewer.page.fill("#filter-low", "-5")
+    viewer.page.fill("#filter-high", "5")
+    assert viewer.page.inner_text("#match-count") == "1 of 2 trajectories"
+
+
 def test_steps_keep_the_place(open_viewer, small) -> None:
     viewer = open_viewer(small)
     viewer.shows(1, 0)
@@ -315,6 +325,13 @@ def test_everything_by_keyboard(open_viewer, small) -> None:
     viewer.shows(1, 0)
     record = small_step(1)[0]
     first = record["roles"].index(3)
+    viewer.page.focus("#on")
+    for _ in range(6):
+        viewer.press("Tab")
+        if focused(viewer) == str(first):
+            break
+    assert focused(viewer) == str(first), "Tab leads to the tokens"
+    viewer.page.evaluate("document.activeElement.blur()")
     viewer.press("e")
     assert focused(viewer) == str(first)
     viewer.press("ArrowRight", "ArrowRight", "ArrowLeft")
@@ -322,6 +339,7 @@ def test_everything_by_keyboard(open_viewer, small) -> None:
     assert "reasoning" in viewer.page.inner_text("#announce")
     outline = viewer.page.eval_on_selector(".t.current", "one => getComputedStyle(one).outlineWidth")
     assert outline == "3px"
+    assert viewer.page.locator(".t[tabindex='0']").count() == 1
     viewer.press("ArrowDown")
     below = int(focused(viewer))
     assert below > first + 1

@@ -45,6 +45,9 @@ def test_colours_can_be_read_without_hue(scheme: str, open_viewer, small) -> Non
         assert lights == sorted(lights, reverse=scheme == "light"), stem
         assert len({round(light, 3) for light in lights}) == len(lights)
     assert all(one["hatched"] == level.startswith("n") for level, one in found.items())
+    # The environment's words are pale already: its template is not paler still.
+    pale = "all => [...new Set(all.map((one) => getComputedStyle(one).opacity))]"
+    assert viewer.page.eval_on_selector_all(".message.user .dim", pale) == ["1"]
     # Roles by their underlines.
     styles = {
         role: viewer.page.eval_on_selector(f".t.r{role}", "one => getComputedStyle(one).borderBottomStyle")

@@ -51,6 +51,21 @@ def test_other_names_are_refused(server) -> None:
         assert status == 403 and "tokens" not in body, host
 
 
+def test_a_browser_leaves_out_the_port_of_http(server, monkeypatch) -> None:
+    assert get(server, "/", "localhost")[0] == 403
+    monkeypatch.setattr(server, "server_port", 80)  # only root could bind it
+    port = server.server_address[1]
+    for host, status in {
+        "localhost": 200,
+        "127.0.0.1": 200,
+        "evil.example": 403,
+        f"localhost:{port}": 403,
+    }.items():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/", headers={"Host": host})
+        assert connection.getresponse().status == status, host
+
+
 def test_it_gives_the_page_and_what_is_new(server, run: Path) -> None:
     _, page, headers = get(server, "/")
     assert page.startswith("<!doctype html>") and headers["Cache-Control"] == "no-store"

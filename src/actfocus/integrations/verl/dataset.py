@@ -6,6 +6,7 @@ Imports no verl.
 """
 
 import argparse
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from actfocus.config import known_env
 from actfocus.errors import ConfigError
 from actfocus.integrations.levels import level_seeds
+from actfocus.training.run_directory import write_whole
 
 
 def rows(env: str, split: str, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -64,9 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
     import pyarrow.parquet as pq
 
     given.out.mkdir(parents=True, exist_ok=True)
-    for split, table in tables.items():
-        pq.write_table(pa.Table.from_pylist(table), given.out / f"{split}.parquet")
-        print(f"{given.out / split}.parquet: {len(table)} levels")
+    # Whoever finds train.parquet takes the set as whole: it comes last, and each file whole or not at all.
+    for split in ("test", "train"):
+        drawn = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(tables[split]), drawn)
+        write_whole(given.out / f"{split}.parquet", drawn.getvalue())
+        print(f"{given.out / split}.parquet: {len(tables[split])} levels")
 
 
 if __name__ == "__main__":

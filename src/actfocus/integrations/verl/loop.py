@@ -122,7 +122,7 @@ class GameLoop(AgentLoopBase):  # type: ignore[misc, unused-ignore]
         roles = record.roles[first:]
         extra: dict[str, Any] = {
             KEY: spans_of(roles),
-            "reward_extra_info": {"success": float(record.success), **record.figures},
+            "reward_extra_info": {**record.figures, "success": float(record.success)},
             "min_global_steps": min(versions, default=None),
             "max_global_steps": max(versions, default=None),
         }

@@ -179,7 +179,7 @@ def _tick_label(tick: float, decimals: int, percent: bool) -> str:
 
 def _step_ticks(first: float, last: float) -> list[int]:
     step = max(1, int(_tick_step((last - first) / TICKS)))
-    return [k for k in range(int(first), int(last) + 1) if k % step == 0]
+    return list(range(-(-int(first) // step) * step, int(last) + 1, step))
 
 
 def _drawn(line: Line, x: _Scale, y: _Scale) -> Markup:

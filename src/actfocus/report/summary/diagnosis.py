@@ -38,7 +38,7 @@ def _missing(record: RunRecord) -> str | None:
             return "No episodes are recorded: save_episodes_every is 0."
         return f"No episodes are recorded yet: save_episodes_every is {every}."
     if record.config.focus.beta == 0:
-        return "The recorded tokens carry no signal: with beta = 0 the weights need none."
+        return "The recorded tokens carry no signal: with beta = 0 the weights need none, nor did a KL loss."
     return None
 
 

@@ -162,7 +162,7 @@ def _figures(record: dict[str, Any], length: int, notes: list[str]) -> dict[str,
     if old is not None and reference is not None:
         # From the full figures: in rounded ones the difference would drown.
         pairs = zip(old, reference, strict=True)
-        found["to_reference"] = [None if a is None or b is None else a - b for a, b in pairs]
+        found["to_reference"] = [None if a is None or b is None else _number(a - b) for a, b in pairs]
     return {name: values for name, values in found.items() if values is not None}
 
 

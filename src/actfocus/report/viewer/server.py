@@ -62,7 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_ours(self) -> bool:
         # A page from elsewhere may let its own name point here (DNS rebinding), and would read the answer.
         port = cast(ThreadingHTTPServer, self.server).server_port
-        return self.headers.get("Host", "") in {f"{LOOPBACK}:{port}", f"localhost:{port}"}
+        host = self.headers.get("Host", "")
+        # A browser leaves out the port of http itself.
+        return (host if ":" in host else f"{host}:80") in {f"{LOOPBACK}:{port}", f"localhost:{port}"}
 
     def _answer(self, status: int, kind: str, text: str) -> None:
         body = text.encode()

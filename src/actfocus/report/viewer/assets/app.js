@@ -7,6 +7,7 @@ const state = {
   number: -1, // place of the episode in the step
   shown: null, // its tokens, once unpacked
   current: null, // the token whose figures are shown
+  stop: null, // the span of the token that Tab leads to
   colouring: "role",
   filter: null,
   ticket: 0,
@@ -78,10 +79,14 @@ async function showEpisode(number) {
     byId("trajectory").dataset.shown = `${step().step}/none`;
     return;
   }
-  const shown = await readTokens(episode(), state.data.pieces);
-  if (ticket !== state.ticket) return; // another one was chosen in the meantime
+  const shown = await readTokens(episode(), state.data.pieces).catch((error) => {
+    notice("broken", `This trajectory cannot be drawn in this browser (${error.name}): it needs to be of 2024 or newer.`);
+  });
+  if (!shown || ticket !== state.ticket) return; // another one was chosen in the meantime
   state.shown = shown;
   drawConversation(byId("tokens"), shown, episode(), state.data.run.game);
+  const first = shown.tokens.find((token) => token.kind === "reply") ?? shown.tokens[0];
+  if (first) leadTabTo(spanOf(first));
   drawFacts();
   recolour();
   byId("trajectory").dataset.shown = `${step().step}/${number}`;
@@ -161,14 +166,19 @@ const tokenOf = (target) => {
 
 /** Show the figures of a token; it becomes the one that Tab leads to. */
 function choose(token) {
-  const before = state.current && spanOf(state.current);
-  before?.classList.remove("current");
-  if (before) before.tabIndex = -1;
+  if (state.current) spanOf(state.current).classList.remove("current");
   const span = spanOf(token);
   state.current = token;
   span.classList.add("current");
-  span.tabIndex = 0;
+  leadTabTo(span);
   drawDetails(byId("details-body"), token, episode(), state.colouring);
+}
+
+/** Of all tokens one is a stop of Tab; arrow keys go on from there. */
+function leadTabTo(span) {
+  if (state.stop) state.stop.tabIndex = -1;
+  state.stop = span;
+  span.tabIndex = 0;
 }
 
 function focusToken(token) {
@@ -284,16 +294,27 @@ function notice(id, ...content) {
 }
 
 async function poll() {
+  try {
+    const news = await askForNews();
+    if (news) takeNews(news);
+  } finally { // after the answer, so that no step is taken twice
+    setTimeout(poll, state.data.live);
+  }
+}
+
+async function askForNews() {
   const { steps, pieces } = state.data;
   try {
     const answer = await fetch(`steps?after=${steps.at(-1)?.step ?? -1}&pieces=${pieces.length}`);
     if (!answer.ok) throw new Error(`status ${answer.status}`);
-    takeNews(await answer.json());
+    const news = await answer.json();
     notice("lost");
+    return news;
   } catch (error) {
-    notice("lost", `The server does not answer (${visible(error.message)}): is actfocus view still running?`);
+    if (!byId("lost")) // once: it is read aloud
+      notice("lost", `The server does not answer (${visible(error.message)}): is actfocus view still running?`);
+    return null;
   }
-  setTimeout(poll, state.data.live);
 }
 
 function takeNews({ pieces, steps, notes }) {

@@ -17,8 +17,9 @@ function readFilter() {
 
 function matches(episode, filter) {
   if (filter.success && episode.success !== (filter.success === "yes")) return false;
-  if (filter.low !== null && !(episode.return >= filter.low)) return false;
-  if (filter.high !== null && !(episode.return <= filter.high)) return false;
+  const total = episode.return ?? NaN; // one that is not known is in no range; null would count as 0
+  if (filter.low !== null && !(total >= filter.low)) return false;
+  if (filter.high !== null && !(total <= filter.high)) return false;
   if (filter.problem === "malformed") return episode.problems.some(isMalformed);
   if (filter.problem === "unknown") return episode.problems.some(isUnknownAction);
   return filter.problem !== "none" || !episode.problems.some(Boolean);
