@@ -15,6 +15,9 @@ jaxtyping.install_import_hook("actfocus.algorithms", "beartype.beartype")
 jaxtyping.install_import_hook("actfocus.training.gradients", "beartype.beartype")
 
 
+LONGEST = ("test_resume.py", "test_runner.py", "test_readme.py", "test_planted.py", "test_distributed.py")
+"""Files of a minute: a file stays in one process, so they begin first and the others fill up."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The README's commands first: they take minutes, in which other processes run all else."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

@@ -1,8 +1,8 @@
 """Every block of the README runs, in the order in which a reader would try them.
 
-Commands run as they are written, with three exceptions: a run is cut short (its options are appended), a
-model that would have to be downloaded is replaced by the shipped one, and `make` targets are only checked to
-exist: CI itself runs `make test`.
+Commands run as they are written, with four exceptions: a run is cut short (its options are appended), a
+model that would have to be downloaded is replaced by the shipped one, modules are imported already, and
+`make` targets are only checked to exist: CI itself runs `make test`.
 """
 
 import re
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from actfocus.config import FocusConfig
+from tests.zygote import ROOT, zygote
 
-ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
 SMALL_EVALUATION = ["--evaluation.states", "2", "--evaluation.samples", "1"]
@@ -38,10 +38,12 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(command, folder, text=""):
-    result = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, timeout=300)
+def run(command, folder):
+    check(command, subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300))
+
+
+def check(command, result):
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result
 
 
 def run_line(line, folder):
@@ -55,7 +57,7 @@ def run_line(line, folder):
         return
     if "--resume" not in words:
         words += SHORTER.get(words[0], [])
-    run([sys.executable, "-m", "actfocus", *words], folder, text="quit\n")
+    check(words, zygote().start(["actfocus", *words], cwd=folder, text="quit\n").wait())
 
 
 def check_command(line):

@@ -6,10 +6,7 @@ The processes are real ones on the CPU, as a launcher starts them: gloo on the l
 
 import gzip
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +20,7 @@ from actfocus.distributed import Processes
 from actfocus.rollout.sampler import BrokenSampling
 from actfocus.training.checkpoint import verify
 from tests.training.one_of_two import SIZES, gradients
-
-ROOT = Path(__file__).parents[2]
+from tests.zygote import ROOT, zygote
 
 
 def free_port() -> int:
@@ -42,26 +38,12 @@ def launch(module: str, *words: str) -> list[Any]:
         "MASTER_PORT": str(free_port()),
     }
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *words],
-            cwd=ROOT,
-            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        zygote().start([module, *words], cwd=ROOT, env=world | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
-    said = []
-    try:
-        for rank in ranks:
-            output, error = rank.communicate(timeout=150)
-            assert rank.returncode == 0, error
-            said.append(json.loads(output.splitlines()[-1]))
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return said
+    ended = [rank.wait(150) for rank in ranks]
+    assert [rank.returncode for rank in ended] == [0, 0], "\n".join(rank.stderr for rank in ended)
+    return [json.loads(rank.stdout.splitlines()[-1]) for rank in ended]
 
 
 @pytest.fixture(scope="module", params=["ppo", pytest.param("grpo", marks=pytest.mark.slow)])

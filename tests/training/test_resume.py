@@ -13,8 +13,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +26,7 @@ from actfocus.report.progress import SilentProgress
 from actfocus.training.run import resume, train
 from actfocus.training.run_directory import RunDirectory
 from tests.training.conftest import equal_in_equal_runs
+from tests.zygote import Child, zygote
 
 MakeConfig = Callable[..., Config]
 Finished = Callable[[str], Path]
@@ -166,30 +165,28 @@ def test_a_run_that_is_killed_again_and_again(
 # By the command line. ----------------------------------------------------------------------------------
 
 
-def start(*args: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "actfocus", "train", *args]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start(folder: Path, *args: str) -> Child:
+    return zygote().start(["actfocus", "train", *args], cwd=folder)
 
 
-def kill_after(process: subprocess.Popen[bytes], run: Path, lines: int, delay: float) -> None:
+def kill_after(process: Child, run: Path, lines: int, delay: float) -> None:
     """SIGKILL `delay` seconds after the metrics have that many lines."""
     metrics, patience = run / "metrics.jsonl", time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < patience:
-        if metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines:
-            time.sleep(delay)
-            process.kill()
+    while not metrics.exists() or len(metrics.read_bytes().splitlines()) < lines:
+        assert time.monotonic() < patience
         time.sleep(0.005)
-    process.communicate()
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)  # it may have ended: then its parent still holds the number
+    process.wait()
 
 
 def check_command_line(run: Path, config: Config, lines: int, seed: int, finished: Path) -> None:
     file = run.with_suffix(".toml")
     file.write_text(to_toml(config))
     delay = random.Random(seed).random() * 0.4
-    kill_after(start("--config", str(file), "--out", str(run)), run, lines, delay)
-    process = start("--resume", str(run))
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    kill_after(start(run.parent, "--config", str(file), "--out", str(run)), run, lines, delay)
+    resumed = start(run.parent, "--resume", str(run)).wait(120)
+    assert resumed.returncode == 0, resumed.stderr
     assert equal_in_equal_runs(run) == equal_in_equal_runs(finished)
 
 
