@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import actfocus.cli
 from actfocus.compare import child
 from actfocus.config import load_config
-from actfocus.training.run_directory import RunDirectory
+from actfocus.run_directory import RunDirectory
 
 
 def train(args):

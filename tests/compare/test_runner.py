@@ -162,7 +162,7 @@ runner.Runner(directory, 2, SilentProgress()).run(directory.load().cells)
 
 def test_a_lock_that_stays_is_reported(directory, cells, monkeypatch, stand_in):
     from actfocus.compare import runner
-    from actfocus.training.run_directory import RunDirectory
+    from actfocus.run_directory import RunDirectory
 
     monkeypatch.setattr(runner, "BUSY_PATIENCE", 0.1)
     held = RunDirectory(make_run(directory.run_path(cells[0]), cells[0].config, [0.1]))

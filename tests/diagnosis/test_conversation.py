@@ -215,7 +215,28 @@ def _system(game):
     return make_env(game).system_prompt
 
 
-@pytest.mark.parametrize("reply", ["Down", "<think>a</think>Down", "<answer>Down</answer>", " two\nlines \n"])
+def test_a_tag_that_the_template_wrote_opens_the_reasoning(tmp_path):
+    """As in training: `<think>` stands in the header, and the reply goes on from there."""
+    chat = chat_with(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if m.role == 'assistant' %}<think>\n{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+    )
+    reply = "two down</think><answer>Down</answer>"
+    (record,) = records(tmp_path, chat, [ASKED, {"role": "assistant", "content": reply}])
+
+    def text_of(role):
+        return chat.decode([i for i, r in zip(record.ids, record.roles, strict=True) if r == role])[0]
+
+    assert (text_of(R), text_of(A)) == ("two down", "Down")
+    assert text_of(C).endswith("assistant\n<think>\n")
+    (record,) = records(tmp_path, chat, [ASKED, {"role": "assistant", "content": "<think>a" + reply}])
+    assert (text_of(R), text_of(A)) == ("atwo down", "Down")
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "Down", "<think>a</think>Down", "<answer>Down</answer>", " two\nlines \n"]
+)
 def test_a_reply_in_neither_form_is_other(chatml, reply, tmp_path):
     (record,) = records(tmp_path, chatml, [ASKED, {"role": "assistant", "content": reply}])
     assert set(record.roles) == {C, X}

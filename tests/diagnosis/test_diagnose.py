@@ -29,8 +29,8 @@ from actfocus.report.progress import SilentProgress
 from actfocus.rollout.batch import collate
 from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
+from actfocus.run_directory import RunDirectory
 from actfocus.training.run import train
-from actfocus.training.run_directory import RunDirectory
 
 CPU = torch.device("cpu")
 SILENT = SilentProgress()

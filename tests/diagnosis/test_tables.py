@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 from rich.console import Console
 
-from actfocus.diagnosis.picture import described, draw_bottleneck
+from actfocus.diagnosis.picture import correlation_words, draw_bottleneck
 from actfocus.diagnosis.tables import correlation_table, gradient_table
 from actfocus.focus.bottleneck import GroupMeans, RankCorrelation
 
@@ -60,7 +60,7 @@ def test_gradients():
 
     gradient = {
         "groups": 7,
-        "focus": {"alpha": 0.1, "beta": 0.5},
+        "focus": {"alpha": 0.1, "beta": 0.5, "signal": "energy", "other_weight": None},
         "before": {role: part(10 + n) for n, role in enumerate(ROLES, start=1)},
         "after": {role: part(20 + n) for n, role in enumerate(ROLES, start=1)},
     }
@@ -94,7 +94,7 @@ def test_panels(tmp_path):
     for n, (scope, panel) in enumerate(zip(SCOPES, panels, strict=True)):
         said = "\n".join(text.strip() for text in panel.itertext() if text.strip())
         assert (
-            described(found[scope]) in said
+            correlation_words(found[scope]) in said
             and (scope in said)
             and not set(SCOPES[n + 1 :]) & set(said.split())
         )

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from actfocus.diagnosis.picture import described, draw_bottleneck
+from actfocus.diagnosis.picture import correlation_words, draw_bottleneck
 from actfocus.diagnosis.verdict import FEWEST_GROUPS, FEWEST_VARIED, verdict
 from actfocus.focus.bottleneck import GroupMeans, RankCorrelation
 
@@ -99,5 +99,5 @@ def test_any_title_can_be_drawn(tmp_path):
     assert "long" * 40 not in svg
 
 
-def test_described():
-    assert described(RankCorrelation(0.5, 0.6, NAN, NAN, 3, 0)) == "ρ = +0.50, 3 groups"
+def test_correlation_words():
+    assert correlation_words(RankCorrelation(0.5, 0.6, NAN, NAN, 3, 0)) == "ρ = +0.50, 3 groups"

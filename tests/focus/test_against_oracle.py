@@ -169,6 +169,23 @@ def test_nll_and_shift(seed):
     assert_close(signals_module.token_shift(tensor(old_BT), tensor(ref_BT)), old_BT - ref_BT, 0.0)
 
 
+def test_a_signal_by_its_name():
+    old_N = torch.tensor([-1.0, -2.0])
+    reference = signals_module.TokenScores(torch.tensor([-1.5, -0.5]), torch.tensor([3.0, 4.0]), old_N.exp())
+    expected = {
+        "energy": reference.energy,
+        "entropy": reference.entropy,
+        "nll": torch.tensor([1.0, 2.0]),
+        "shift": torch.tensor([0.5, -1.5]),
+    }
+    for name, signal_N in expected.items():
+        assert torch.equal(signals_module.token_signal(name, old_N, reference), signal_N), name
+    assert torch.equal(signals_module.token_signal("nll", old_N, None), expected["nll"])
+    for name, given in [("nll", (None, reference)), ("shift", (old_N, None)), ("energy", (old_N, None))]:
+        with pytest.raises(ValueError, match=f"the signal {name} needs a pass that was not made"):
+            signals_module.token_signal(name, *given)
+
+
 def random_head(seed, dtype):
     """Hidden states, a linear head and targets: row i of the logits predicts target i."""
     rng = np.random.default_rng([11, seed])

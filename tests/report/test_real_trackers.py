@@ -16,8 +16,8 @@ import pytest
 from actfocus.config import Config
 from actfocus.report import trackers as module
 from actfocus.report.trackers import tracking
+from actfocus.run_directory import RunDirectory
 from actfocus.training.run import resume
-from actfocus.training.run_directory import RunDirectory
 from tests.report.tracked import (
     Notes,
     expected,

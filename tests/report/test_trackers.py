@@ -33,9 +33,9 @@ from actfocus.report.trackers import (
     remembered_trackers,
     tracking,
 )
+from actfocus.run_directory import RunDirectory
 from actfocus.training import run as run_module
 from actfocus.training.run import resume, train
-from actfocus.training.run_directory import RunDirectory
 from tests.report.tracked import Notes, expected, killed
 from tests.training.conftest import equal_in_equal_runs, finished, make_config, model_folder
 

@@ -12,8 +12,8 @@ from actfocus.config import Config
 from actfocus.report import trackers as module
 from actfocus.report.progress import SilentProgress
 from actfocus.report.trackers import Tracking
+from actfocus.run_directory import RunDirectory
 from actfocus.training.run import train
-from actfocus.training.run_directory import RunDirectory
 
 Steps = dict[int, dict[str, float]]
 

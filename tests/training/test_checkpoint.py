@@ -28,9 +28,9 @@ from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
 from actfocus.rollout.batch import Batch
+from actfocus.run_directory import numbered
 from actfocus.training import checkpoint as module
 from actfocus.training.checkpoint import latest_checkpoint, load_policy, load_state, save_checkpoint, verify
-from actfocus.training.run_directory import numbered
 from actfocus.training.update import Updater
 from tests.training.test_update import scored
 
@@ -99,7 +99,7 @@ def test_round_trip(
     old.train(batch)
     path = old.save(folder, 7)
     assert verify(path) == 7
-    assert path == latest_checkpoint(folder)
+    assert (path, 7) == latest_checkpoint(folder)
     load_policy(path, new.policy)
     load_state(path, critic=new.critic, optimizer=new.updater.optimizer)
     before, after = old.tensors(), new.tensors()
@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_is_not_used(
     shutil.move(newer, folder.parent / "newer")
     older = state.save(folder, 2)
     shutil.move(folder.parent / "newer", newer)
-    assert latest_checkpoint(folder) == older
+    assert latest_checkpoint(folder) == (older, verify(older))
 
 
 def test_a_manifest_of_another_step_is_damage(state: State, folder: Path) -> None:
@@ -233,9 +233,9 @@ def test_a_full_disk_leaves_the_old_one(
         with pytest.raises(OSError, match="No space left"):
             state.save(folder, 4)
     kept = latest_checkpoint(folder)
-    assert kept == old or (target == "fsync_folder" and kept == folder / "step_4")
+    assert kept == (old, 2) or (target == "fsync_folder" and kept == (folder / "step_4", 4))
     assert not list(folder.glob(".*"))
-    assert state.save(folder, 4) == latest_checkpoint(folder)
+    assert (state.save(folder, 4), 4) == latest_checkpoint(folder)
     assert names(folder) == ["step_4"]
 
 
@@ -252,7 +252,7 @@ def test_the_disk_fills_while_the_weights_are_written(
             state.save(folder, 4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert latest_checkpoint(folder) == old
+    assert latest_checkpoint(folder) == (old, verify(old))
     assert names(folder) == ["step_2"]
 
 
@@ -285,7 +285,7 @@ def test_a_new_one_that_does_not_verify_is_thrown_away(
     with pytest.raises(RunError, match=r"optimizer\.safetensors"):
         state.save(folder, 4)
     assert names(folder) == ["step_2"]
-    assert latest_checkpoint(folder) == old
+    assert latest_checkpoint(folder) == (old, verify(old))
 
 
 def test_leftovers_of_a_killed_save_are_cleaned(state: State, folder: Path) -> None:

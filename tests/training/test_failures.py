@@ -148,7 +148,7 @@ POISONS: list[tuple[Poison, float, str]] = [
     (infinite_reward, 1.0, "rewards"),
     (reward, 0.5, "rewards"),
     (infinite_reward, 0.5, "rewards"),  # of a group that is not trained on
-    (reference, 1.0, "the reference's energy"),
+    (reference, 1.0, "the reference's log-probabilities"),
     (gradient, 1.0, "grad_norm"),
     (critic, 1.0, "the critic's values"),
 ]
@@ -197,7 +197,7 @@ def test_a_signal_has_to_be_finite_at_action_tokens_alone(small_episodes: Batch)
 
 def test_a_run_that_never_began_does_not_stand_in_the_way(make_config: MakeConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(ConfigError, match=r"rollout\.context = 20 leaves no room"):
+    with pytest.raises(ConfigError, match="a context of 20 leaves no room"):
         train(make_config(rollout={"context": 20}), out, progress=QUIET)
     assert not out.exists()
     train(make_config(steps=1), out, progress=QUIET)  # the corrected command
@@ -271,4 +271,4 @@ def test_a_report_that_cannot_be_written_leaves_a_whole_run(
     monkeypatch.setattr(progress, "note", notes.append)
     summary = train(make_config(steps=1), tmp_path / "run", progress=progress)
     assert summary["steps"] == 1 and verify(tmp_path / "run" / "checkpoints" / "step_1") == 1
-    assert any("no report.html" in note and "actfocus report" in note for note in notes)
+    assert any("report.html" in note and "actfocus report" in note for note in notes)

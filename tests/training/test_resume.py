@@ -23,8 +23,8 @@ import pytest
 from actfocus.config import Config, to_toml
 from actfocus.errors import ActfocusError, RunError
 from actfocus.report.progress import SilentProgress
+from actfocus.run_directory import RunDirectory
 from actfocus.training.run import resume, train
-from actfocus.training.run_directory import RunDirectory
 from tests.training.conftest import equal_in_equal_runs
 from tests.zygote import Child, zygote
 

@@ -20,9 +20,9 @@ from actfocus.focus import SAMPLED_ROLES, Role, token_weights
 from actfocus.models.loading import load
 from actfocus.report.progress import SilentProgress
 from actfocus.rollout.trajectory import Trajectory
+from actfocus.run_directory import RunDirectory
 from actfocus.training.checkpoint import load_policy, verify
 from actfocus.training.run import train
-from actfocus.training.run_directory import RunDirectory
 from tests.training.conftest import SMALL, equal_in_equal_runs, lines, records
 
 MakeConfig = Callable[..., Config]
@@ -182,7 +182,7 @@ def test_a_full_disk_at_the_start_leaves_nothing(
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("actfocus.training.run_directory.write_whole", full)
+    monkeypatch.setattr("actfocus.run_directory.write_whole", full)
     with pytest.raises(OSError, match="No space left"):
         RunDirectory.create(tmp_path / "run", make_config())
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from actfocus.config import EvaluationConfig, explain
 from actfocus.errors import ConfigError, RunError
 from actfocus.report.progress import make_progress
 from actfocus.report.tables import success_table
-from actfocus.training.run_directory import numbered
+from actfocus.run_directory import numbered
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class View:
 
         data = page_data(self.directory, step=self.step, limit=self.limit, note=make_progress().note)
         page = render_page(data).encode()
-        from actfocus.training.run_directory import write_whole
+        from actfocus.run_directory import write_whole
 
         write_whole(out, page)
         steps, shown, recorded = _counts(data)

@@ -20,7 +20,7 @@ from actfocus.compare.grid import Cell, refuse_other_settings
 from actfocus.compare.records import Record, read_run
 from actfocus.config import Config, differences, to_toml
 from actfocus.errors import ConfigError, RunError
-from actfocus.training.run_directory import claimed, numbered, write_whole
+from actfocus.run_directory import claimed, numbered, write_whole
 
 SCHEMA = 1
 """Version of `grid.json` and `report.json`."""

@@ -1,6 +1,5 @@
 """The pictures of a comparison, each as PNG and SVG. They show what `report.json` holds and nothing else."""
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from actfocus.compare.report import heading
 from actfocus.compare.sweeps import SYMBOLS, Sweep, find_sweeps
-from actfocus.training.run_directory import write_whole
+from actfocus.report.pictures import STABLE, save_picture
 
 Data = Mapping[str, Any]
 
@@ -35,12 +34,7 @@ _MARKERS = ["s", "o", "^", "D", "v", "P", "X", "*", "p", "h"]
 _DASHES = ["--", "-", "-.", ":"]
 _CROWD = 4
 """Arms beyond which single seeds and bands would only cover each other."""
-_STABLE: dict[Any, Any] = {
-    "svg.hashsalt": "actfocus",
-    "svg.fonttype": "none",
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-}
+_LOOK = STABLE | {"font.size": 9.5, "axes.titlesize": 10}
 
 
 def draw_all(report: Data, folder: Path) -> dict[str, str]:
@@ -62,21 +56,13 @@ def draw_all(report: Data, folder: Path) -> dict[str, str]:
             "Final success by learning rate, in every arm, with bootstrap intervals",
         ),
     ]
-    with matplotlib.rc_context(_STABLE):
+    with matplotlib.rc_context(_LOOK):
         for name, draw, caption in pictures:
             figure = draw(report)
             if figure is not None:
-                _save(figure, folder / name)
+                save_picture(figure, folder / name)
                 drawn[name] = caption
     return drawn
-
-
-def _save(figure: Figure, path: Path) -> None:
-    for ending, options in {"png": {"dpi": 150}, "svg": {"metadata": {"Date": None}}}.items():
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=ending, **options)  # type: ignore[arg-type]
-        write_whole(path.with_suffix(f".{ending}"), drawn.getvalue())
-        figure.set_layout_engine("none")  # as it has just been laid out: that takes half of the time
 
 
 def _style(report: Data, arm: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from actfocus.compare.records import Record, group_runs
 from actfocus.compare.report import markdown
 from actfocus.compare.summary import summarise
 from actfocus.errors import ConfigError, RunError
-from actfocus.training.run_directory import write_whole
+from actfocus.run_directory import write_whole
 
 VERSIONS = ("actfocus", "python", "torch", "transformers", "numpy", "device", "threads", "processes")
 

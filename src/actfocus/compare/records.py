@@ -12,7 +12,7 @@ from actfocus.compare.arms import UNIFORM, Arm, canonical, label
 from actfocus.compare.grid import varies
 from actfocus.config import Config, FocusConfig, differences
 from actfocus.errors import RunError
-from actfocus.training.run_directory import RunDirectory
+from actfocus.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

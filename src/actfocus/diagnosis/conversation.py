@@ -20,6 +20,7 @@ from actfocus.diagnosis.transcripts import Message, ToolCall, Transcript, Transc
 from actfocus.envs.protocol import parse_reply
 from actfocus.focus import Role, token_roles
 from actfocus.models.chat import Chat
+from actfocus.rollout.sampler import written_opening
 from actfocus.rollout.trajectory import Start, Trajectory
 
 Span = tuple[int, int, Role]
@@ -137,7 +138,7 @@ class _Writer:
             if not ended:  # the token that ended the last reply is the one that the next turn begins with
                 context = context.removeprefix(self._scribe.end_text)
             reply, ended = self._scribe.cut(after[len(before) :])
-            lead, text, spans = self._reply(reply, message, mark, turn)
+            lead, text, spans = self._reply(reply, message, mark, turn, before)
             record.add_context(self._encode(context + lead), turn)
             if not record.ids:
                 self._fail("the chat template writes nothing before the first reply, so nothing predicts it")
@@ -147,13 +148,15 @@ class _Writer:
             turn += 1
         return record
 
-    def _reply(self, reply: str, message: Message, mark: str, turn: int) -> tuple[str, str, list[Span]]:
+    def _reply(
+        self, reply: str, message: Message, mark: str, turn: int, before: str
+    ) -> tuple[str, str, list[Span]]:
         """What the template puts before a reply, the reply's text, and the spans in it."""
         if not message.calls or not self._scribe.knows_calls:
             lead, _, behind = reply.partition(mark)
             if mark not in reply or behind.strip():
                 self._fail(f"the chat template changes the text of reply {turn + 1}")
-            return lead, *(_as_text(message) if message.calls else _tagged(message.content))
+            return lead, *(_as_text(message) if message.calls else _tagged(message.content, before + lead))
         lead, text = "", reply
         if message.content:
             if mark not in reply:
@@ -229,11 +232,12 @@ def records_of(
     return records, scribe
 
 
-def _tagged(content: str) -> tuple[str, list[Span]]:
-    """A reply without calls, and the spans between its tags."""
-    parsed = parse_reply(content)
+def _tagged(content: str, before: str) -> tuple[str, list[Span]]:
+    """A reply without calls, and the spans between its tags; the template may have written the first one."""
+    opening = written_opening(before, content)
+    parsed, shift = parse_reply(opening + content), len(opening)
     found = [(parsed.reasoning, Role.REASONING), (parsed.action, Role.ACTION)]
-    return content, [(*span, role) for span, role in found if span is not None]
+    return content, [(span[0] - shift, span[1] - shift, role) for span, role in found if span is not None]
 
 
 def _as_text(message: Message) -> tuple[str, list[Span]]:

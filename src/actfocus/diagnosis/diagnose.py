@@ -35,8 +35,8 @@ from actfocus.focus.bottleneck import (
 from actfocus.report.output import jsonable
 from actfocus.report.progress import Progress
 from actfocus.rollout.batch import Batch, collate
+from actfocus.run_directory import write_whole
 from actfocus.training.gradients import gradient_share
-from actfocus.training.run_directory import write_whole
 
 SCHEMA = 1
 """Version of `diagnosis.json`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from actfocus.focus.bottleneck import GroupMeans, RankCorrelation
 from actfocus.report.output import printable
+from actfocus.report.pictures import STABLE, save_picture
 
 _WIDTH = 110
 """Characters of a title that fit above the panels."""
@@ -35,17 +36,13 @@ def draw_bottleneck(
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "actfocus", "svg.fonttype": "none"}):
+    with matplotlib.rc_context(STABLE):
         figure = Figure(figsize=(10, 3.6), layout="constrained")
         for axes, (scope, table) in zip(figure.subplots(1, 3), tables.items(), strict=True):
             _panel(axes, table, correlations[scope], scope)
         figure.axes[0].set_ylabel("mean energy of the group's tokens, nats")
         figure.suptitle(_drawable(title), fontsize=11, parse_math=False)
-        paths = [folder / "bottleneck.png", folder / "bottleneck.svg"]
-        figure.savefig(paths[0], dpi=150)
-        figure.set_layout_engine("none")  # as it has just been laid out
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
+        return save_picture(figure, folder / "bottleneck")
 
 
 def _drawable(title: str) -> str:
@@ -66,14 +63,14 @@ def _panel(axes: Any, table: GroupMeans, correlation: RankCorrelation, scope: st
                 alpha=0.75,
                 linewidths=1,
             )
-    axes.set_title(f"{_TITLES[scope]}\n{described(correlation)}", fontsize=10)
+    axes.set_title(f"{_TITLES[scope]}\n{correlation_words(correlation)}", fontsize=10)
     axes.set_xlabel("variance of the return in the group")
     axes.grid(alpha=0.3)
     if not table.means:
         axes.text(0.5, 0.5, "no such tokens", ha="center", transform=axes.transAxes)
 
 
-def described(correlation: RankCorrelation) -> str:
+def correlation_words(correlation: RankCorrelation) -> str:
     """ρ with its interval and the number of groups, short."""
     if math.isnan(correlation.rho):
         return f"ρ not defined, {correlation.groups} groups"

@@ -13,11 +13,9 @@ from actfocus.errors import NonFiniteError
 from actfocus.focus import (
     Role,
     SignalName,
-    TokenScores,
     token_energy,
     token_entropy,
-    token_nll,
-    token_shift,
+    token_signal,
 )
 from actfocus.focus.bottleneck import spearman
 from actfocus.models.language_model import predecessors
@@ -64,7 +62,8 @@ def token_signals(
             old_N = frozen.logprobs
         else:
             old_N = agent.policy.token_scores(part.ids_BT, sampled_BT).logprobs
-        for name, figures_N in _signals(frozen, old_N).items():
+        for name in SIGNALS:
+            figures_N = token_signal(name, old_N, frozen)
             if name not in signals:
                 signals[name] = torch.zeros(batch.ids_BT.shape, dtype=figures_N.dtype)
             padded = torch.zeros(sampled_BT.shape, dtype=figures_N.dtype)
@@ -75,15 +74,6 @@ def token_signals(
         if not signal_BT.isfinite().all():
             raise NonFiniteError(f"the signal {name} is not finite at some sampled token: check the weights")
     return signals
-
-
-def _signals(frozen: TokenScores, old_N: torch.Tensor) -> dict[SignalName, torch.Tensor]:
-    return {
-        "energy": frozen.energy,
-        "entropy": frozen.entropy,
-        "nll": token_nll(old_N),
-        "shift": token_shift(old_N, frozen.logprobs),
-    }
 
 
 @torch.no_grad()

@@ -24,9 +24,9 @@ from actfocus.report.progress import Progress
 from actfocus.rollout.sampler import Limits, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
+from actfocus.run_directory import RunDirectory, numbered
 from actfocus.training.checkpoint import find_checkpoint, load_policy
 from actfocus.training.initial import load_initial, require_same_start, weights_digest
-from actfocus.training.run_directory import RunDirectory, numbered
 
 EPISODES_AT_ONCE = 64
 """Episodes that are sampled side by side: as many as fit in whole groups, at least one group."""
@@ -112,8 +112,19 @@ def _of_transcripts(request: Request, path: Path, device: torch.device, progress
         notes.append(f"The model's chat template gets the tool calls {form}.")
     if not scribe.knows_calls and any(each.tools for each in transcripts):
         notes.append("The model's chat template knows no tools: their definitions are not in the prompt.")
+    if silent := _replies_without_action(records):
+        notes.append(f"In {silent} replies neither tags nor a call say what is the action: they are *other*.")
     about = {"kind": "transcripts", "file": str(path), "model": request.model}
     return Subject(agent, records, request.focus or FocusConfig(), about | _reference(request), notes=notes)
+
+
+def _replies_without_action(records: Sequence[Trajectory]) -> int:
+    count = 0
+    for record in records:
+        roles = list(zip(record.turns, record.roles, strict=True))
+        wrote = {turn for turn, role in roles if role != Role.CONTEXT}
+        count += len(wrote - {turn for turn, role in roles if role == Role.ACTION})
+    return count
 
 
 def _agent(request: Request, device: torch.device) -> Agent:

@@ -1,4 +1,4 @@
-"""The method: roles, signals, weights, objective, diagnosis. Knows of torch alone."""
+"""The method: roles, signals, weights, objective, diagnosis. Imports nothing of ours."""
 
 from actfocus.focus.bottleneck import Bottleneck, bottleneck
 from actfocus.focus.objective import PolicyStatistics, kl_penalty, policy_loss
@@ -13,6 +13,7 @@ from actfocus.focus.signals import (
     token_entropy,
     token_nll,
     token_shift,
+    token_signal,
 )
 from actfocus.focus.weights import token_weights
 
@@ -34,5 +35,6 @@ __all__ = [
     "token_nll",
     "token_roles",
     "token_shift",
+    "token_signal",
     "token_weights",
 ]

@@ -64,6 +64,30 @@ class TokenScores(NamedTuple):
     entropy: torch.Tensor
 
 
+def token_signal(
+    name: SignalName, old_logprobs: torch.Tensor | None, reference: TokenScores | None
+) -> torch.Tensor:
+    """The score that a signal gives each token, of the shape of what it is made of.
+
+    Args:
+        name: The signal.
+        old_logprobs: log π_old of the tokens; only `nll` and `shift` read it.
+        reference: What the frozen reference says of them; `nll` does not read it.
+
+    Raises:
+        ValueError: If what the signal reads is None.
+    """
+    if name == "nll" and old_logprobs is not None:
+        return token_nll(old_logprobs)
+    if name == "energy" and reference is not None:
+        return reference.energy
+    if name == "entropy" and reference is not None:
+        return reference.entropy
+    if name == "shift" and old_logprobs is not None and reference is not None:
+        return token_shift(old_logprobs, reference.logprobs)
+    raise ValueError(f"the signal {name} needs a pass that was not made")
+
+
 def score_logits(logits_NV: Float[torch.Tensor, "N V"], targets_N: Int[torch.Tensor, " N"]) -> TokenScores:
     """Log-probability of each target, energy and entropy, from the logits that predict it."""
     logits_NV = _at_least_float32(logits_NV)

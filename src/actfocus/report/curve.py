@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from actfocus.config import Config
-from actfocus.training.run_directory import write_whole
+from actfocus.run_directory import write_whole
 
 
 def draw_learning_curve(config: Config, lines: Sequence[dict[str, Any]], path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from actfocus.errors import RunError
-from actfocus.training.run_directory import RunDirectory, write_whole
+from actfocus.run_directory import RunDirectory, write_whole
 
 TrackerName = Literal["tensorboard", "trackio", "wandb"]
 

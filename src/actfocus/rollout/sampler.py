@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 
 from actfocus.envs.protocol import REPLY_TAGS, TextEnv, parse_reply
 from actfocus.errors import ConfigError, ModelError, NonFiniteError
@@ -51,11 +52,14 @@ def opening_of(chat: Chat, before: Sequence[int], text: str) -> str:
         before: The tokens before the reply.
         text: The reply; where it has a `<think>` of its own, the template's is no part of it.
     """
-    think = REPLY_TAGS[0]
-    if text.lstrip().startswith(think):
-        return ""
     # The tag and the blanks behind it are at most a few tokens, even with one token a byte.
-    return think if chat.decode(list(before[-16:]))[0].rstrip().endswith(think) else ""
+    return written_opening(chat.decode(list(before[-16:]))[0], text)
+
+
+def written_opening(before: str, text: str) -> str:
+    """`opening_of`, from the text before the reply."""
+    think = REPLY_TAGS[0]
+    return think if before.rstrip().endswith(think) and not text.lstrip().startswith(think) else ""
 
 
 def read_reply(chat: Chat, ids: list[int], before: Sequence[int] = ()) -> ReadReply:
@@ -293,9 +297,14 @@ def _write_replies(
 
 
 def draw_tokens(
-    logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw one token per row by inverting the cumulative distribution at `uniform_B` (float64) in [0, 1).
+    logits_BV: Float[torch.Tensor, "B V"], uniform_B: Float[torch.Tensor, " B"], temperature: float
+) -> tuple[Int[torch.Tensor, " B"], Float[torch.Tensor, " B"]]:
+    """Draw one token per row by inverting the cumulative distribution.
+
+    Args:
+        logits_BV: Those that predict the token.
+        uniform_B: Where it is inverted, in [0, 1), float64.
+        temperature: Divides the logits; 0 takes the likeliest token.
 
     Returns:
         Token ids [B], and their log-probabilities [B] at temperature 1.

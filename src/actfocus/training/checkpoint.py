@@ -22,7 +22,7 @@ from actfocus.errors import RunError
 from actfocus.models.chat import Chat
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
-from actfocus.training.run_directory import fsync_folder, numbered
+from actfocus.run_directory import fsync_folder, numbered
 
 MANIFEST = "manifest.json"
 
@@ -71,8 +71,8 @@ def keep_only(checkpoint: Path) -> None:
             shutil.rmtree(other)
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that verifies, None if there is none at all.
+def latest_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """The newest checkpoint that verifies, with its step; None if there is none at all.
 
     Raises:
         RunError: If there are checkpoints but all of them are damaged.
@@ -80,8 +80,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
     problems = []
     for path in reversed(_checkpoints(folder)):
         try:
-            verify(path)
-            return path
+            return path, verify(path)
         except RunError as error:
             problems.append(str(error))
     if problems:
@@ -95,10 +94,14 @@ def find_checkpoint(folder: Path, step: int | None = None) -> tuple[Path, int]:
     Raises:
         RunError: If there is none, or it is damaged.
     """
-    path = latest_checkpoint(folder) if step is None else folder / f"step_{step}"
-    if path is None or not path.is_dir():
-        which = "yet" if step is None else f"of step {step}"
-        raise RunError(f"{folder.parent} has no checkpoint {which}")
+    if step is None:
+        latest = latest_checkpoint(folder)
+        if latest is None:
+            raise RunError(f"{folder.parent} has no checkpoint yet")
+        return latest
+    path = folder / f"step_{step}"
+    if not path.is_dir():
+        raise RunError(f"{folder.parent} has no checkpoint of step {step}")
     return path, verify(path)
 
 

@@ -11,7 +11,7 @@ from actfocus.models import registry
 from actfocus.models.chat import Chat
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.loading import load
-from actfocus.training.run_directory import RunDirectory
+from actfocus.run_directory import RunDirectory
 
 
 def load_initial(

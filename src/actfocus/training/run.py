@@ -26,6 +26,7 @@ from actfocus.report.curve import draw_learning_curve
 from actfocus.report.progress import Progress
 from actfocus.report.summary.page import write_report
 from actfocus.report.trackers import Tracking, check_installed, remembered_trackers, tracking
+from actfocus.run_directory import RunDirectory, numbered, write_whole
 from actfocus.training.checkpoint import (
     find_checkpoint,
     keep_only,
@@ -33,11 +34,9 @@ from actfocus.training.checkpoint import (
     load_policy,
     load_state,
     save_checkpoint,
-    verify,
 )
 from actfocus.training.initial import load_initial, require_same_start, weights_digest
 from actfocus.training.loop import Loop, Step
-from actfocus.training.run_directory import RunDirectory, numbered, write_whole
 from actfocus.training.scoring import Scorer
 from actfocus.training.update import Updater
 
@@ -116,8 +115,7 @@ def _tracked(
 def _continue(
     config: Config, run: RunDirectory, processes: Processes, progress: Progress, trackers: Sequence[str]
 ) -> dict[str, Any]:
-    checkpoint = latest_checkpoint(run.checkpoints)
-    start = verify(checkpoint) if checkpoint is not None else 0
+    checkpoint, start = latest_checkpoint(run.checkpoints) or (None, 0)
     if checkpoint is not None and start == config.steps:
         progress.note(f"{run.path} has all of its {start} steps already: there is nothing to train")
         if processes.is_main:  # what a kill after the last checkpoint left undone
@@ -237,7 +235,7 @@ class Run:
             if self.processes.is_main:
                 self.directory.write_episodes("failed", step.number, step.records())
         kept = latest_checkpoint(self.directory.checkpoints)
-        last = f"the last healthy checkpoint is {kept}" if kept else "there is no checkpoint yet"
+        last = f"the last healthy checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
         return NonFiniteError(
             f"step {step.number} {problem}; {where}; {last}. Start a new run with a lower optimizer.lr"
         )

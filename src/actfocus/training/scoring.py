@@ -9,7 +9,7 @@ import torch
 
 from actfocus.config import Config
 from actfocus.distributed import Processes
-from actfocus.focus import TokenScores, token_nll, token_shift
+from actfocus.focus import TokenScores, token_signal
 from actfocus.models.critic import Critic
 from actfocus.models.language_model import LanguageModel
 from actfocus.models.reference import Reference
@@ -59,19 +59,7 @@ class Scorer:
             batch.energy_BT, batch.ref_logprobs_BT = reference.energy, reference.logprobs
         # Without beta no weight needs it, but where it costs nothing the records and the report have it.
         if self._config.focus.beta > 0 or reference is not None:
-            batch.signal_BT = self._signal(batch.old_logprobs_BT, reference)
-
-    def _signal(self, old_logprobs_BT: torch.Tensor, reference: TokenScores | None) -> torch.Tensor:
-        """The raw score of each sampled token."""
-        signal = self._config.focus.signal
-        if signal == "nll":
-            return token_nll(old_logprobs_BT)
-        assert reference is not None, f"the signal {signal} needs the reference"
-        if signal == "energy":
-            return reference.energy
-        if signal == "entropy":
-            return reference.entropy
-        return token_shift(old_logprobs_BT, reference.logprobs)
+            batch.signal_BT = token_signal(self._config.focus.signal, batch.old_logprobs_BT, reference)
 
     def _pass(self, batch: Batch, run: Pass) -> torch.Tensor:
         """Figures [F, B, T] of the sampled tokens, 0 elsewhere, from one pass over all rows."""

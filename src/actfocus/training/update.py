@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from actfocus.algorithms import Algorithm
 from actfocus.config import Config
@@ -206,7 +207,7 @@ class Updater:
         return metrics | {"kl_old": kl / tokens, "weight_per_token": weight / tokens}
 
 
-def sums_per_role(statistics: PolicyStatistics, roles_N: torch.Tensor) -> dict[str, torch.Tensor]:
+def sums_per_role(statistics: PolicyStatistics, roles_N: Int[torch.Tensor, " N"]) -> dict[str, torch.Tensor]:
     """Sums over the tokens of weight > 0, of all and of each role: micro-batches and ranks add up."""
     sums = {"kl": statistics.kl_BT.sum()}
     chosen = {f"_{name}": roles_N == role for name, role in SAMPLED_ROLES.items()}

@@ -20,7 +20,7 @@ from actfocus.rollout.trajectory import Trajectory
 from tests.fixtures import CHATML, fresh_tokenizer
 from tests.rollout.scripts import play_scripts
 
-LIMITS = Limits(12_000, 400)
+LIMITS = Limits(8192, 400)
 MALFORMED = "<think>I only think.</think>click[buy now]"
 
 

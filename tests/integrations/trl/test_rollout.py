@@ -200,7 +200,7 @@ def test_what_cannot_be_played_is_refused(tmp_path: Path) -> None:
     prompts = [row["prompt"] for row in rollout.dataset(2)]
     with pytest.raises(ConfigError, match="names no level"):
         rollout(["Go."], made)
-    with pytest.raises(ConfigError, match=r"rollout.context = 20 leaves no room"):
+    with pytest.raises(ConfigError, match="a context of 20 leaves no room"):
         make_rollout(context=20)(prompts, made)
     with pytest.raises(ConfigError, match=r"cannot be made with turns = 0"):
         make_rollout(turns=0)

@@ -14,7 +14,7 @@ from actfocus.models.chat import Chat
 from actfocus.models.registry import tiny_path
 from actfocus.rollout.sampler import Episode, Limits
 from actfocus.rollout.trajectory import Start, Trajectory
-from actfocus.training.run_directory import RunDirectory
+from actfocus.run_directory import RunDirectory
 
 Record = dict[str, Any]
 

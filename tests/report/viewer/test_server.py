@@ -13,7 +13,7 @@ import pytest
 from actfocus.errors import RunError
 from actfocus.report.viewer.collect import Follower
 from actfocus.report.viewer.server import make_server
-from actfocus.training.run_directory import RunDirectory
+from actfocus.run_directory import RunDirectory
 from tests.report.viewer.runs import small_step, write_run
 
 

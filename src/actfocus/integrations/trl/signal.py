@@ -15,7 +15,7 @@ from trl.trainer.utils import create_model_from_path, get_config_model_id, use_a
 
 from actfocus.config import FocusConfig
 from actfocus.errors import ConfigError
-from actfocus.focus import REFERENCE_SIGNALS, score_hidden, token_nll, token_shift
+from actfocus.focus import REFERENCE_SIGNALS, score_hidden, token_signal
 from actfocus.focus.signals import TokenScores
 from actfocus.models.language_model import LOGIT_CHUNK, LanguageModel, predecessors
 
@@ -132,16 +132,13 @@ class TokenSignal:
         return signal_BT
 
     def _score(self, *batch: torch.Tensor) -> torch.Tensor:
-        name = self._focus.signal
-        if name == "nll":
-            return token_nll(self._scores(self._policy, *batch).logprobs)
-        with self._as_reference():
-            reference = self._scores(self._reference, *batch)
-        if name == "energy":
-            return reference.energy
-        if name == "entropy":
-            return reference.entropy
-        return token_shift(self._scores(self._policy, *batch).logprobs, reference.logprobs)
+        name, old_logprobs_N, reference = self._focus.signal, None, None
+        if name in ("nll", "shift"):
+            old_logprobs_N = self._scores(self._policy, *batch).logprobs
+        if name in REFERENCE_SIGNALS:
+            with self._as_reference():
+                reference = self._scores(self._reference, *batch)
+        return token_signal(name, old_logprobs_N, reference)
 
     def _scores(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 from actfocus.config import known_env
 from actfocus.errors import ConfigError
 from actfocus.integrations.levels import level_seeds
-from actfocus.training.run_directory import write_whole
+from actfocus.run_directory import write_whole
 
 
 def rows(env: str, split: str, count: int, *, seed: int = 0) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from jaxtyping import Int, Shaped
 
 from actfocus.errors import ConfigError
 from actfocus.focus import Role
@@ -36,7 +37,9 @@ def spans_of(roles: Sequence[int]) -> dict[str, list[list[int]]]:
     return spans
 
 
-def response_roles(extra_fields: Any, mask_R: torch.Tensor, *, row: str) -> torch.Tensor:
+def response_roles(
+    extra_fields: Any, mask_R: Shaped[torch.Tensor, " R"], *, row: str
+) -> Int[torch.Tensor, " R"]:
     """One role (int8) per token of a response.
 
     Args:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int, Shaped
 
 from actfocus.config import FocusConfig
 from actfocus.focus import Role, token_weights
@@ -26,10 +27,10 @@ class Weighted(NamedTuple):
 
 
 def weigh(
-    advantages_BR: torch.Tensor,
-    roles_BR: torch.Tensor,
-    signal_BR: torch.Tensor | None,
-    counted_BR: torch.Tensor,
+    advantages_BR: Float[torch.Tensor, "B R"],
+    roles_BR: Int[torch.Tensor, "B R"],
+    signal_BR: Float[torch.Tensor, "B R"] | None,
+    counted_BR: Shaped[torch.Tensor, "B R"],
     mini_batches: Sequence[Sequence[int]],
     focus: FocusConfig,
 ) -> Weighted:

@@ -18,7 +18,7 @@ from actfocus.report.summary.headline import headline
 from actfocus.report.summary.record import RunRecord, read_record
 from actfocus.report.summary.trajectories import trajectories
 from actfocus.report.viewer import page as viewer
-from actfocus.training.run_directory import write_whole
+from actfocus.run_directory import write_whole
 
 NAME = "report.html"
 """The report's file in the run directory."""

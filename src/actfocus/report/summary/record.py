@@ -8,7 +8,7 @@ from typing import Any
 
 from actfocus.config import Config
 from actfocus.report.viewer.records import DamagedFile, Episode, read_episodes, recorded_steps
-from actfocus.training.run_directory import RunDirectory
+from actfocus.run_directory import RunDirectory
 
 Line = dict[str, Any]
 

@@ -16,7 +16,7 @@ from actfocus.report.viewer.records import (
     require_episodes,
 )
 from actfocus.report.viewer.text import Reader
-from actfocus.training.run_directory import RunDirectory
+from actfocus.run_directory import RunDirectory
 
 LIMIT = 1000
 """Episodes on a page, unless asked for more."""

@@ -13,7 +13,7 @@ from actfocus.errors import RunError
 from actfocus.focus.roles import Role
 from actfocus.models import registry
 from actfocus.models.chat import Chat
-from actfocus.training.run_directory import RunDirectory, numbered
+from actfocus.run_directory import RunDirectory, numbered
 
 FIGURES = (
     "weights",

@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of the page, without network.
+"""A headless Chromium for the tests of both pages, without network.
 
 Where Chromium or playwright is missing these tests are skipped; ACTFOCUS_REQUIRE_BROWSER=1 (CI sets it) makes
 that an error.

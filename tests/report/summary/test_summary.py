@@ -19,7 +19,7 @@ from actfocus.report.summary.curves import curves
 from actfocus.report.summary.headline import arm_words, headline
 from actfocus.report.summary.page import write_report
 from actfocus.report.summary.record import read_record
-from tests.report.summary_runs import make, metrics_of, page, write_lines
+from tests.report.summary.runs import make, metrics_of, page, write_lines
 from tests.report.viewer.runs import write_run
 
 # What came of it. ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from actfocus.report.summary.diagnosis import recorded_diagnosis
 from actfocus.report.summary.record import read_record
 from actfocus.report.summary.trajectories import choose, pull
 from actfocus.report.viewer.records import read_episode
-from tests.report.summary_runs import make, page
+from tests.report.summary.runs import make, page
 from tests.report.viewer.runs import REPLY, Record, plain, play, small_step, with_figures
 
 # Diagnosis. ----------------------------------------------------------------------------------------------

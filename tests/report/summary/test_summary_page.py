@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from actfocus.report.summary.page import policy, write_report
-from tests.report.summary_runs import evaluation, make, metrics_of
+from tests.report.summary.runs import evaluation, make, metrics_of
 from tests.report.viewer import test_hostile, test_page
 from tests.report.viewer.runs import REPLY, Record, play, replace, small_step, with_figures
 

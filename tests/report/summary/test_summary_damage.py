@@ -16,7 +16,7 @@ from actfocus.report.summary.headline import headline
 from actfocus.report.summary.page import report_contents, write_report
 from actfocus.report.summary.record import read_record
 from actfocus.report.summary.trajectories import MOST_BYTES
-from tests.report.summary_runs import evaluation, make, metrics_of, page, write_lines
+from tests.report.summary.runs import evaluation, make, metrics_of, page, write_lines
 from tests.report.viewer.runs import REPLY, Record, play, small_step, with_figures
 
 

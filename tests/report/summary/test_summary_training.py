@@ -17,8 +17,8 @@ from actfocus.report.progress import SilentProgress
 from actfocus.report.summary import page as page_module
 from actfocus.report.summary.page import report_contents, write_report
 from actfocus.report.summary.record import read_record
+from actfocus.run_directory import write_whole
 from actfocus.training.run import resume, train
-from actfocus.training.run_directory import write_whole
 from tests.training import conftest
 
 model_folder, make_config, finished = conftest.model_folder, conftest.make_config, conftest.finished

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli import conftest
 from tests.cli.conftest import Result, make_run
-from tests.report.summary_runs import make
+from tests.report.summary.runs import make
 
 actfocus = conftest.actfocus
 
