@@ -11,6 +11,7 @@
 import gzip
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from actfocus.diagnosis.signals import SIGNALS
 from actfocus.diagnosis.subjects import recorded_episodes, sample_groups, subject_of
 from actfocus.errors import ConfigError, ModelError, RunError
 from actfocus.focus import bottleneck
+from actfocus.focus.bottleneck import SCOPES
 from actfocus.models.loading import load
 from actfocus.report.progress import SilentProgress
 from actfocus.rollout.batch import collate
@@ -239,6 +241,23 @@ def test_transcripts(tmp_path, model_folder):
     assert result["gradient"]["groups"] == 2
     assert result["mean_return"] == pytest.approx(34 / 48)
     assert any("<tool_call> text" in note for note in result["notes"])
+
+
+def test_the_docs_name_every_key(tmp_path, model_folder):
+    request = Request(transcripts=EXAMPLE, model=str(model_folder), gradient_groups=2)
+    result = diagnose(request, tmp_path / "out", progress=SILENT)
+    text = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text()
+    named = set(re.findall(r"`(\w+)`", text.partition("## `diagnosis.json`")[2]))
+    said_by_kind = {*SIGNALS, *SCOPES, "other"}  # `signal → scope` and `role →`
+
+    def keys(value):
+        if isinstance(value, dict):
+            yield from value
+            for part in value.values():
+                yield from keys(part)
+
+    used = set(keys({key: part for key, part in result.items() if key != "about"}))
+    assert used - named - said_by_kind - set(FocusConfig.model_fields) == set()
 
 
 def test_another_reference(tmp_path, model_folder):
