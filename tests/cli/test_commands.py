@@ -7,6 +7,7 @@ What trains is replaced by stand-ins: the real thing is tested in tests/training
 import errno
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -149,7 +150,9 @@ def test_interrupted_training_says_how_to_go_on(actfocus: Call, stand_in: StandI
     make_run(tmp_path / "r", steps=(10,))
     late = actfocus("train", "--resume", "r")
     assert late.code == 130
-    assert late.err == "actfocus: interrupted; go on with: actfocus train --resume r\n"
+    assert late.err == "actfocus: interrupted (kept: step 10); go on with: actfocus train --resume r\n"
+    (tmp_path / "r" / "checkpoints" / "step_10").rename(tmp_path / "gone")
+    assert "(without a checkpoint yet, so it will begin anew)" in actfocus("train", "--resume", "r").err
 
 
 @pytest.mark.parametrize(
@@ -341,3 +344,20 @@ def test_a_reader_that_leaves_is_no_error(
     with open("sink", "w") as sink:
         monkeypatch.setattr(sys, "stdout", sink)
         assert actfocus("train").code == 141
+
+
+def test_threads_wait_without_spinning_for_long(actfocus: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside another program a step would otherwise take ten times as long."""
+    for given, expected in [
+        ({}, "2000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ]:
+        with monkeypatch.context() as patch:
+            for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+                patch.setenv(name, "")
+                patch.delenv(name)
+            for name, value in given.items():
+                patch.setenv(name, value)
+            assert actfocus("--version").code == 0
+            assert os.environ.get("GOMP_SPINCOUNT") == expected

@@ -249,6 +249,7 @@ def test_what_is_wrong_is_one_line(actfocus: Call, tmp_path: Path) -> None:
         "--out full/file/deep": "full/file is not a folder",
         "--read table --out dangling": "--out: dangling is no folder: name another",
         "--read table --out docs": "docs/report.md is not a report of actfocus compare",
+        "--out nothing": "there is no comparison nothing; to begin one",
         "--out d --timing table/u0": "--timing goes with --plan only",
         "--out d --step-seconds 2": "--step-seconds goes with --plan only",
         "--out full": "full exists already and is no comparison",

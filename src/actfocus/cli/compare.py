@@ -141,6 +141,8 @@ class Compare:
     def _grid(self) -> Outcome:
         from actfocus.compare.directory import CompareDirectory, Grid
 
+        if self.out is not None and not (self.plan or self.out.exists() or self._given(_GRID)):
+            raise ConfigError(f"there is no comparison {self.out}; to begin one, say of what: --env, --seeds")
         directory = CompareDirectory(self.out) if self.out is not None else None
         saved = directory.load() if directory is not None and directory.exists else Grid([], [], False, None)
         if saved.cells and not self._given(_GRID):
@@ -292,7 +294,11 @@ def _time(figures: Mapping[str, Any]) -> str:
     if not figures["seconds_from"]:
         return "Nothing is left to do."
     minutes = figures["seconds"] / 60
-    shown = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
+    shown = (
+        f"{minutes / 60:.1f} hours"
+        if minutes > 90
+        else f"{max(1, round(minutes))} minute{'s' * (minutes >= 1.5)}"
+    )
     return f"About {shown} with {figures['jobs']} at once, from {', '.join(figures['seconds_from'])}."
 
 

@@ -176,6 +176,7 @@ def timestamp() -> str:
 
 
 def _train(config: Config, out: Path, trackers: Sequence[str], *, resumed: bool) -> dict[str, Any]:
+    from actfocus.run_directory import numbered
     from actfocus.training.run import resume, train
 
     progress = make_progress()
@@ -185,7 +186,9 @@ def _train(config: Config, out: Path, trackers: Sequence[str], *, resumed: bool)
         return train(config, out, progress=progress, trackers=trackers)
     except KeyboardInterrupt:
         if (out / "config.toml").is_file():
-            raise Interrupted(f"interrupted; go on with: actfocus train --resume {out}") from None
+            kept = max(numbered(out / "checkpoints"), default=None)
+            lost = "without a checkpoint yet, so it will begin anew" if kept is None else f"kept: step {kept}"
+            raise Interrupted(f"interrupted ({lost}); go on with: actfocus train --resume {out}") from None
         raise Interrupted("interrupted before the run began; nothing is left of it") from None
     finally:
         progress.end()

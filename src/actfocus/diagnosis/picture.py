@@ -65,6 +65,7 @@ def _panel(axes: Any, table: GroupMeans, correlation: RankCorrelation, scope: st
             )
     axes.set_title(f"{_TITLES[scope]}\n{correlation_words(correlation)}", fontsize=10)
     axes.set_xlabel("variance of the return in the group")
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(alpha=0.3)
     if not table.means:
         axes.text(0.5, 0.5, "no such tokens", ha="center", transform=axes.transAxes)
