@@ -3,7 +3,9 @@ is as set, their levels are not those of evaluation, and a model can learn from 
 """
 
 import errno
+import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,17 @@ def test_the_evaluation_at_the_end_can_be_smaller_or_left_out(model_folder: obje
     assert (tmp_path / "0" / "config.json").is_file()
     assert some["success"].items() >= {"step": 1, "episodes": 8}.items()
     assert some["loss"] == none["loss"] > 0
+
+
+def test_a_model_that_reads_less_than_an_episode_may_have_is_evaluated_all_the_same(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    """A warm start has no setting of the context, so its evaluation takes what the model reads."""
+    shutil.copytree(model_folder, tmp_path / "short")
+    path = tmp_path / "short" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 700}))
+    config = lessons(str(tmp_path / "short"), episodes=8, evaluation_states=2)
+    assert warmstart(config, tmp_path / "warm", progress=SilentProgress())["success"]["episodes"] == 8
 
 
 def test_a_full_disk_leaves_no_half_of_a_model(

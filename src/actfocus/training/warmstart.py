@@ -19,6 +19,7 @@ from actfocus.config import (
     EnvConfig,
     EvaluationConfig,
     ModelConfig,
+    RolloutConfig,
     WarmstartConfig,
 )
 from actfocus.distributed import Processes
@@ -90,7 +91,9 @@ def warmstart(config: WarmstartConfig, out: Path, *, progress: Progress) -> dict
 def _success(
     config: WarmstartConfig, model: LanguageModel, chat: Chat, processes: Processes
 ) -> dict[str, Any]:
-    run = Config(env=config.env, model=config.model)
+    usual = RolloutConfig()
+    context = min(usual.context, model.longest or usual.context)
+    run = Config(env=config.env, model=config.model, rollout=usual.model_copy(update={"context": context}))
     settings = EvaluationConfig(states=config.evaluation_states, samples=_EVALUATION_SAMPLES)
     return evaluate(run, settings, model, chat, processes).to_json()
 
