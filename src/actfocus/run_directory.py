@@ -169,9 +169,9 @@ class RunDirectory:
             path = self.path / name
             if path.exists():
                 kept = [line for line in self.lines(name) if line["step"] <= step]
-                text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-                if path.read_text() != text:
-                    write_whole(path, text.encode())
+                data = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept).encode()
+                if path.read_bytes() != data:
+                    write_whole(path, data)
 
     def episodes_path(self, folder: str, step: int) -> Path:
         """Where `write_episodes` writes."""

@@ -294,11 +294,10 @@ def _time(figures: Mapping[str, Any]) -> str:
     if not figures["seconds_from"]:
         return "Nothing is left to do."
     minutes = figures["seconds"] / 60
-    shown = (
-        f"{minutes / 60:.1f} hours"
-        if minutes > 90
-        else f"{max(1, round(minutes))} minute{'s' * (minutes >= 1.5)}"
-    )
+    whole = max(1, round(minutes))
+    shown = f"{whole} {'minute' if whole == 1 else 'minutes'}"
+    if minutes > 90:
+        shown = f"{minutes / 60:.1f} hours"
     return f"About {shown} with {figures['jobs']} at once, from {', '.join(figures['seconds_from'])}."
 
 

@@ -17,6 +17,7 @@ from actfocus.errors import ConfigError, ModelError, RunError
 from actfocus.report.progress import is_first_process, make_progress
 from actfocus.report.tables import figures_table, success_table
 from actfocus.report.trackers import TrackerName, check_installed, remembered_trackers
+from actfocus.run_directory import numbered
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,6 @@ def timestamp() -> str:
 
 
 def _train(config: Config, out: Path, trackers: Sequence[str], *, resumed: bool) -> dict[str, Any]:
-    from actfocus.run_directory import numbered
     from actfocus.training.run import resume, train
 
     progress = make_progress()

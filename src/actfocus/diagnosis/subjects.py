@@ -16,12 +16,12 @@ from actfocus.diagnosis.conversation import records_of
 from actfocus.diagnosis.request import Request
 from actfocus.diagnosis.transcripts import read_transcripts
 from actfocus.envs import configured_env
-from actfocus.errors import ConfigError, ModelError, RunError
+from actfocus.errors import ModelError, RunError
 from actfocus.focus import Role
 from actfocus.models.chat import Chat
 from actfocus.models.loading import load
 from actfocus.report.progress import Progress
-from actfocus.rollout.sampler import Limits, sample_episodes
+from actfocus.rollout.sampler import Limits, require_context, sample_episodes
 from actfocus.rollout.seeds import training_starts
 from actfocus.rollout.trajectory import Trajectory
 from actfocus.run_directory import RunDirectory, numbered
@@ -58,11 +58,8 @@ def sample_groups(
     They are those of step 0, which training never uses (it begins with step 1): the same for a model before
     and after training, if the seed is the same.
     """
-    if agent.longest is not None and limits.context > agent.longest:  # the sampler asks the policy alone
-        raise ConfigError(
-            f"an episode may have {limits.context} tokens, but the reference reads at most {agent.longest}:"
-            " lower --context"
-        )
+    if agent.reference is not None:  # of the policy the sampler asks it
+        require_context(agent.reference, limits, "the reference")
     starts = training_starts(seed, SAMPLED_STEP, groups, group)
     portion = max(1, EPISODES_AT_ONCE // group) * group
     progress.begin("sampling", -(-len(starts) // portion))

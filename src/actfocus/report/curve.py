@@ -1,12 +1,11 @@
 """The learning curve of a run as a picture."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actfocus.config import Config
-from actfocus.run_directory import write_whole
+from actfocus.report.pictures import save_picture
 
 
 def draw_learning_curve(config: Config, lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -33,6 +32,4 @@ def draw_learning_curve(config: Config, lines: Sequence[dict[str, Any]], path: P
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=150)
-    write_whole(path, drawn.getvalue())
+    save_picture(figure, path, ["png"])

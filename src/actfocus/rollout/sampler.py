@@ -161,6 +161,15 @@ class Episode:
 
 
 @torch.no_grad()
+def require_context(model: LanguageModel, limits: Limits, who: str = "the model") -> None:
+    """Refuse episodes longer than a model reads: raises `ConfigError`."""
+    if model.longest is not None and limits.context > model.longest:
+        raise ConfigError(
+            f"an episode may have {limits.context} tokens (the context), but {who} reads at most"
+            f" {model.longest}: lower rollout.context, or --context of actfocus diagnose"
+        )
+
+
 def sample_episodes(
     model: LanguageModel,
     chat: Chat,
@@ -191,11 +200,7 @@ def sample_episodes(
         GameError: If a game of the user's own raises.
         ConfigError: If no first prompt leaves room for a reply, or the model reads less than the context.
     """
-    if model.longest is not None and limits.context > model.longest:
-        raise ConfigError(
-            f"an episode may have {limits.context} tokens (the context), but the model reads at most"
-            f" {model.longest}: lower rollout.context, or --context of actfocus diagnose"
-        )
+    require_context(model, limits)
     episodes = [Episode(make_env(), chat, start, limits) for start in starts]
     if episodes and not any(episode.writing for episode in episodes):
         shortest = min(len(episode.pending) for episode in episodes)

@@ -125,12 +125,12 @@ def _continue(
             pass  # they have been told what they lack
         return summarise_run(run) | {"seconds": 0.0}
     whole = Run(config, run, processes, progress)
-    if checkpoint is None and run.lines():
-        progress.note("there is no checkpoint yet: the run begins anew")
     if checkpoint is not None:
         progress.note(f"resuming after step {start}")
         load_policy(checkpoint, whole.policy)
         load_state(checkpoint, critic=whole.critic, optimizer=whole.updater.optimizer)
+    elif run.lines():
+        progress.note("there is no checkpoint yet: the run begins anew")
     with processes.together():
         if processes.is_main:
             # Without a checkpoint the run starts over, the first evaluation included.

@@ -293,6 +293,11 @@ function notice(id, ...content) {
   if (content.length) byId("notices").append(make("p", { id }, ...content));
 }
 
+/** One that stands there stays: a screen reader speaks what is put there anew. */
+function keepNotice(id, text) {
+  if (!byId(id)) notice(id, text);
+}
+
 async function poll() {
   try {
     const news = await askForNews();
@@ -311,8 +316,7 @@ async function askForNews() {
     notice("lost");
     return news;
   } catch (error) {
-    if (!byId("lost")) // once: it is read aloud
-      notice("lost", `The server does not answer (${visible(error.message)}): is actfocus view still running?`);
+    keepNotice("lost", `The server does not answer (${visible(error.message)}): is actfocus view still running?`);
     return null;
   }
 }
@@ -336,8 +340,7 @@ function takeNews({ pieces, steps, notes }) {
 }
 
 function showNotes(notes) {
-  // Those that stand there stay: a screen reader speaks what is put there anew.
-  notes.forEach((note, place) => byId(`note-${place}`) ?? notice(`note-${place}`, `⚠ ${visible(note)}`));
+  notes.forEach((note, place) => keepNotice(`note-${place}`, `⚠ ${visible(note)}`));
 }
 
 // The beginning. ------------------------------------------------------------------------------------------
